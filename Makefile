@@ -1,0 +1,20 @@
+# A front for CMake: `make` builds release into build/. See docs/hacking.md.
+BUILD ?= build
+
+all: deps
+	cmake --preset release -B $(BUILD) >/dev/null
+	cmake --build $(BUILD)
+
+deps:
+	@scripts/install-deps.sh
+
+run: all
+	$(BUILD)/kelda vm --disk kelda.disk --create 4G
+
+test: all
+	cd $(BUILD) && ctest --output-on-failure
+
+clean:
+	rm -rf build build-*
+
+.PHONY: all deps run test clean
