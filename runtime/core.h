@@ -1,0 +1,121 @@
+// Cores and fibers: the run loop that everything else blocks in.
+//
+// Contract. Engine code is ordinary blocking code. It runs on a Core: either in a fiber of a Runtime's core, or on a
+// plain thread of an embedding program, which Core::current() attaches as a core with a single main context. A call
+// that waits (park) switches to the core's other fibers; on a main context it runs the core's loop inline. Nothing is
+// preempted: what runs, runs until it parks or yields. A fiber never moves to another core, so thread_local is per core.
+//
+// Callers must not: hold a std::mutex or a latch across park/yield (a page's own read excepted), or block in the
+// operating system.
+//
+// The platform (hosted, bare, simulated) is a CoreBackend: submit, reap, sleep, wake. Everything else is one text.
+//
+// Invariants
+//  1. A fiber is in exactly one of: running, ready queue, parked, finished.
+//  2. unpark() of a fiber that is not yet parked makes its next park() return at once (one permit, never lost).
+//  3. A core sleeps only after it has seen its inbox empty with its "asleep" flag published (no lost wake-up).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include "common/result.h"
+#include "common/types.h"
+
+namespace kelda::runtime {
+
+// Nanoseconds of the monotonic clock (virtual time in simulation).
+using TimeNs = std::uint64_t;
+inline constexpr TimeNs kNever = ~TimeNs{0};
+
+class Fiber;
+class CoreBackend;
+
+using Task = std::move_only_function<void()>;
+
+struct FiberOptions {
+  const char* name = "fiber";            // a literal; shown by panic and INFO
+  std::size_t stack_bytes = 64 * 1024;   // a guard page is added; memory is taken only where it is touched
+};
+
+// Called once per loop turn on its core: reaps completions of a device, invalidates translations, and the like.
+// Returns the number of events it handled (0 lets the core go to sleep).
+class Poller {
+ public:
+  virtual ~Poller() = default;
+  virtual std::size_t poll() = 0;
+  // Called with the core about to sleep: arm interrupts. Returning false keeps the core awake (something came in).
+  virtual bool prepare_sleep() { return true; }
+  // Called when the core wakes up after a sleep, before anything else runs.
+  virtual void after_sleep() {}
+};
+
+class Core {
+ public:
+  // The calling thread's core; a plain thread is attached at its first call and detached when it ends.
+  static Core& current();
+  // Null on a thread that was never attached.
+  static Core* current_or_null();
+
+  // Dense index, unique among the cores that are alive; indices of ended threads are reused. Below kMaxCores.
+  std::uint32_t index() const;
+  static constexpr std::uint32_t kMaxCores = 128;
+
+  // Starts a fiber on this core. Call on this core only. Fails with kOutOfMemory when no stack can be had.
+  Result<> spawn(Task task, FiberOptions options = {});
+  // The same from any thread: the task is handed over through the core's inbox, and the core woken.
+  Result<> spawn_remote(Task task, FiberOptions options = {});
+
+  // The running fiber (or the main context, which counts as one).
+  Fiber& current_fiber();
+  // Waits until unpark(). May be woken only by unpark (never spuriously).
+  void park();
+  // Waits until unpark() or the deadline. True if unparked, false on time-out.
+  bool park_until(TimeNs deadline_ns);
+  // Makes a fiber of any core runnable. From any thread, also from a poller or an interrupt's poller.
+  static void unpark(Fiber& fiber);
+  // Lets the core's other ready fibers and pollers run once.
+  void yield();
+  void sleep_until(TimeNs deadline_ns);
+
+  // Pollers run on this core each turn. Add and remove on this core only.
+  void add_poller(Poller& poller);
+  void remove_poller(Poller& poller);
+
+  // Platform object of this core (io_uring, hlt, virtual time). Its concrete type is known to the *_hosted/_bare/_sim
+  // files of the layers above.
+  CoreBackend& backend();
+
+  struct Stats {
+    std::uint64_t turns, switches, sleeps, wakeups_sent, fibers_alive;
+    TimeNs busy_ns;  // time outside sleep
+  };
+  Stats stats() const;  // from any thread; approximate
+};
+
+// Time and random of the platform that was chosen at start.
+TimeNs now_ns();               // monotonic
+std::int64_t wall_clock_us();  // microseconds since 1970-01-01 UTC
+void random_bytes(MutableBytes out);
+std::uint64_t random_u64();
+
+// The set of cores that serve: core 0 is the thread that calls run().
+struct RuntimeOptions {
+  std::uint32_t core_count = 1;
+  bool pin_threads = true;
+};
+
+class Runtime {
+ public:
+  // Hosted or bare, whichever this process is. Runs `main` as a fiber on core 0 and returns its value after every core
+  // has stopped; fibers that are still parked then are dropped with their stacks freed. Fails before `main` runs when
+  // a core cannot start.
+  static Result<int> run(RuntimeOptions options, std::move_only_function<int(Runtime&)> main);
+
+  virtual ~Runtime() = default;
+  virtual std::uint32_t core_count() const = 0;
+  virtual Core& core(std::uint32_t i) = 0;
+};
+
+}  // namespace kelda::runtime
