@@ -1,0 +1,145 @@
+// Page id -> address: the pool is virtual memory, one entry a page (vmcache, SIGMOD 2023).
+//
+// Contract
+//  - Page p lives at base + p * kPageBytes, resident or not. A state word a page holds version, latch and flags.
+//  - Readers: optimistic (read version, read page, validate), shared, or exclusive. Latches are short: never held
+//    across a wait, except that a miss holds the page's own latch while it is read.
+//  - Latch order: tree pages top down, left to right; then overflow pages; then space-map pages by ascending id.
+//  - A changed page carries the LSN of its last log record (mark_dirty); it is written only after the log up to there
+//    is durable (WriteBarrier), from a copy taken under a shared latch.
+//  - At most frame_count pages are resident; a miss beyond evicts (second chance, in batches).
+//  - A failed page read is returned to the reader; a failed page write puts the pool into the failed state: from then on
+//    every miss that needs a frame, and write_back(), return the first error.
+//
+// Invariants (docs/architecture.md, "The pool")
+//  1. A frame is reused only after every core has passed an epoch since its page was unmapped.
+//  2. A page is never mapped to a different frame before that same point: a miss on a page in limbo takes its old frame
+//     back, with no I/O.
+//  3. A load through an optimistic reader may hit an entry that was just cleared; it completes, and validation fails.
+//  4. Content goes to the device from a latched copy, after its log.
+//  5. free + resident + limbo + in flight = all frames.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <span>
+
+#include "common/assert.h"
+#include "common/result.h"
+#include "disk/page_store.h"
+
+namespace kelda::bufferpool {
+
+// What the pool asks of the log before a page goes out.
+class WriteBarrier {
+ public:
+  virtual ~WriteBarrier() = default;
+  virtual Result<> wait_durable(Lsn lsn) = 0;  // parks
+};
+
+struct PoolOptions {
+  std::uint64_t frame_count = 0;  // memory bound in pages; at least kMinFrames
+  std::uint64_t page_count = 0;   // size of the virtual region
+};
+
+struct PoolStats {
+  std::uint64_t frames, free, resident, limbo, in_flight, dirty;
+  std::uint64_t hits_slow, misses, evictions, pages_written, pages_read, evict_stalls;
+};
+
+class BufferPool {
+ public:
+  static constexpr std::uint64_t kMinFrames = 256;
+  static Result<std::unique_ptr<BufferPool>> create(const PoolOptions& options, disk::PageStore& store);
+  ~BufferPool();
+  // Before the first write of a page. Not owned.
+  void set_write_barrier(WriteBarrier& barrier);
+
+  // --- hot path, inline: see pool_inline.h ---
+  const std::byte* data(PageId page) const { return base_ + page.value * kPageBytes; }
+  // Optimistic read: true and the version when the page is resident and not exclusively latched. Otherwise call
+  // make_resident() and try again.
+  bool optimistic_begin(PageId page, std::uint64_t& version) const;
+  // True if nothing changed since `version`. Everything read from the page before is then consistent.
+  bool optimistic_validate(PageId page, std::uint64_t version) const;
+
+  // Slow path of the above: reads the page if absent, waits while it is exclusively latched, clears second chance.
+  Result<> make_resident(PageId page);
+
+  // Blocking latches; read the page if absent. Release through the guards below.
+  Result<> latch_shared(PageId page);
+  Result<> latch_exclusive(PageId page);
+  // From an optimistic read: fails (false) if the version changed.
+  bool try_upgrade(PageId page, std::uint64_t version);
+  // For a page whose old content does not matter (just allocated): takes a frame without reading, zeroed, exclusively
+  // latched. The page may be resident.
+  Result<> latch_fresh(PageId page);
+  void unlatch_shared(PageId page);
+  void unlatch_exclusive(PageId page);
+  // Exclusive latch held. Sets the header's lsn and the dirty flag.
+  void mark_dirty(PageId page, Lsn lsn);
+  std::byte* mutable_data(PageId page) { return base_ + page.value * kPageBytes; }
+
+  // Starts reading what is absent, without waiting.
+  void prefetch(std::span<const PageId> pages);
+  // Makes sure that `pages` frames can be taken without waiting soon: call before latching when many are needed.
+  Result<> reserve_frames(std::uint64_t count);
+  // Forgets pages that were freed: no write-back. Exclusive latch must be free; waits for it.
+  void drop(std::span<const PageId> pages);
+
+  // Writes every page that is dirty when called, in batches, and syncs the store: afterwards all changes with an LSN
+  // below the one current at the call are durable in the page area. Progress: pages done of pages to do. Paced by
+  // max_pages_per_s (0: as fast as the device).
+  Result<> write_back_all(std::uint64_t max_pages_per_s = 0);
+
+  PoolStats stats() const;
+  void check_invariants() const;  // aborts on a broken one (5 and state words); call on a quiet pool
+
+ private:
+  BufferPool() = default;
+  std::byte* base_ = nullptr;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// RAII over the blocking latches.
+class SharedGuard {
+ public:
+  static Result<SharedGuard> take(BufferPool& pool, PageId page);
+  SharedGuard(SharedGuard&& o) noexcept : pool_(o.pool_), page_(o.page_) { o.pool_ = nullptr; }
+  ~SharedGuard() { release(); }
+  void release() { if (pool_) pool_->unlatch_shared(page_); pool_ = nullptr; }
+  PageId page() const { return page_; }
+  const std::byte* data() const { return pool_->data(page_); }
+
+ private:
+  SharedGuard(BufferPool& pool, PageId page) : pool_(&pool), page_(page) {}
+  BufferPool* pool_;
+  PageId page_;
+};
+
+class ExclusiveGuard {
+ public:
+  static Result<ExclusiveGuard> take(BufferPool& pool, PageId page);
+  static Result<ExclusiveGuard> take_fresh(BufferPool& pool, PageId page);
+  // After a successful try_upgrade.
+  static ExclusiveGuard adopt(BufferPool& pool, PageId page) { return ExclusiveGuard(pool, page); }
+  ExclusiveGuard(ExclusiveGuard&& o) noexcept : pool_(o.pool_), page_(o.page_) { o.pool_ = nullptr; }
+  ExclusiveGuard& operator=(ExclusiveGuard&& o) noexcept {
+    release();
+    pool_ = o.pool_; page_ = o.page_; o.pool_ = nullptr;
+    return *this;
+  }
+  ~ExclusiveGuard() { release(); }
+  void release() { if (pool_) pool_->unlatch_exclusive(page_); pool_ = nullptr; }
+  PageId page() const { return page_; }
+  std::byte* data() { return pool_->mutable_data(page_); }
+  void mark_dirty(Lsn lsn) { pool_->mark_dirty(page_, lsn); }
+
+ private:
+  ExclusiveGuard(BufferPool& pool, PageId page) : pool_(&pool), page_(page) {}
+  BufferPool* pool_;
+  PageId page_;
+};
+
+}  // namespace kelda::bufferpool

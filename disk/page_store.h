@@ -1,0 +1,49 @@
+// Where pages go. Nothing above this seam knows a disk address.
+//
+// Contract: write() gets copies that nobody changes, stamps id and checksum, and returns when they are on the device
+// in a way that survives a crash at any moment: every page afterwards reads as the old or the new version, never torn.
+// The log up to each page's lsn is durable before write() is called (the pool sees to it). sync() makes every earlier
+// write() durable. Failures are reported once and never retried.
+//
+// In place with torn-page repair by double write (double_write.cc): a batch is first written to a slot of the
+// double-write area with its own checksums and flushed, then in place; repair() at open restores, from slots that were
+// in flight, the pages whose copy in place does not verify.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "blockdev/blockdev.h"
+#include "disk/layout.h"
+
+namespace kelda::disk {
+
+struct PageWrite {
+  PageId page;
+  std::byte* copy;  // kPageBytes, aligned to kPageBytes, owned by the caller until write() returns; its header is stamped here
+};
+
+class PageStore {
+ public:
+  static constexpr std::size_t kMaxBatchPages = 128;
+
+  virtual ~PageStore() = default;
+  // Verifies id and checksum: kCorrupt names page and reason. `into` is kPageBytes, page-aligned; the pool passes the
+  // frame's own memory. A page that was never written is kNotFound only when it reads as all zero.
+  virtual Result<> read(PageId page, std::byte* into) = 0;
+  // As read, for many at once, in parallel; one status a page.
+  virtual void read_batch(std::span<const PageId> pages, std::span<std::byte* const> into, std::span<Result<>> status) = 0;
+  virtual Result<> write(std::span<const PageWrite> batch) = 0;  // at most kMaxBatchPages
+  virtual Result<> sync() = 0;
+  // Told that the pages' content is no longer needed (a hint: discard).
+  virtual void forget(std::span<const PageId> pages) = 0;
+  virtual const Layout& layout() const = 0;
+
+  struct RepairReport { std::uint64_t slots_in_flight = 0, pages_repaired = 0; };
+  // Once, at open, before anything is read. Idempotent; may be interrupted anywhere.
+  virtual Result<RepairReport> repair() = 0;
+};
+
+std::unique_ptr<PageStore> make_double_write_store(blockdev::BlockDevice& device, const Layout& layout);
+
+}  // namespace kelda::disk
