@@ -1,0 +1,152 @@
+// Kelda's public C++ interface: a transactional, ordered key-value database on one device.
+//
+// Contract
+//  - All functions are thread-safe except that a Transaction or Scan is used by one fiber or thread at a time.
+//  - Any thread may call; a call that waits blocks that thread (on a Kelda core: parks the fiber).
+//  - Errors are values; nothing throws. Code::kConflict means: roll back and run the transaction again.
+//  - A commit is acknowledged (commit() returns, or wait_durable() of its Lsn does) only after its log records, and those
+//    it depends on, are on the device and the device was flushed.
+//  - After a failed write or flush every call returns kFailed with the cause; open the database again to recover.
+//
+// Isolation: serializable by strict two-phase locking of keys (hashed) and whole trees (scans). A waiting transaction that
+// could deadlock gets kConflict (wait-die).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/function_ref.h"
+#include "common/result.h"
+#include "common/types.h"
+
+namespace kelda {
+
+namespace blockdev {
+class BlockDevice;
+}
+
+enum class DurabilityMode : std::uint8_t { kFlush, kNone };
+
+struct DatabaseOptions {
+  // Bound of all memory the engine takes: pages, log buffers, locks. The pool gets what the rest leaves.
+  std::uint64_t memory_bytes = 256ull << 20;
+  // kFlush refuses a device that cannot flush (kNoFlush).
+  DurabilityMode durability = DurabilityMode::kFlush;
+  bool create_if_blank = false;  // format a blank device
+  bool force_create = false;     // format whatever is there
+  // Called now and then during a long recovery, with done and total bytes of log.
+  void (*progress)(std::uint64_t done, std::uint64_t total) = nullptr;
+};
+
+struct OpenReport {
+  bool created = false, was_clean = false;
+  std::uint64_t log_bytes = 0, records = 0, undone_transactions = 0, pages_repaired = 0, duration_us = 0;
+};
+
+struct DatabaseStats {
+  std::uint64_t commits, rollbacks, conflicts, lock_waits;
+  std::uint64_t pool_frames, pool_free, pool_resident, pool_dirty, pool_misses, pool_evictions;
+  std::uint64_t log_bytes_appended, log_batches, log_used_bytes, log_capacity_bytes;
+  Lsn log_next, log_durable;
+  std::uint64_t device_reads, device_writes, device_flushes, device_read_bytes, device_write_bytes;
+  std::uint64_t page_count, used_pages;
+};
+
+// A named tree. Cheap to copy; valid while the database is open.
+class Tree {
+ public:
+  Tree() = default;
+  TreeId id() const { return id_; }
+
+ private:
+  friend class DatabaseImpl;
+  Tree(TreeId id, void* entry) : id_(id), entry_(entry) {}
+  TreeId id_;
+  void* entry_ = nullptr;
+};
+
+enum class PutIf : std::uint8_t { kAlways, kAbsent, kPresent };
+
+class Scan {
+ public:
+  virtual ~Scan() = default;
+  // Position on the first key >= key (empty: the first of all), or the last key <= key (empty: the last of all).
+  virtual Result<bool> seek(std::string_view key) = 0;
+  virtual Result<bool> seek_back(std::string_view key) = 0;
+  virtual Result<bool> next() = 0;
+  virtual Result<bool> prev() = 0;
+  virtual std::string_view key() const = 0;         // until the next call
+  virtual Result<std::string_view> value() = 0;     // until the next call
+};
+
+class Transaction {
+ public:
+  // An open transaction is rolled back.
+  virtual ~Transaction() = default;
+
+  virtual Result<bool> get(Tree tree, std::string_view key, std::string& value) = 0;
+  // As get, but locks the key for a later write: no upgrade conflict.
+  virtual Result<bool> get_for_update(Tree tree, std::string_view key, std::string& value) = 0;
+  // False when the condition did not hold (nothing changed).
+  virtual Result<bool> put(Tree tree, std::string_view key, std::string_view value, PutIf condition = PutIf::kAlways) = 0;
+  virtual Result<bool> remove(Tree tree, std::string_view key) = 0;  // false: was absent
+  // Locks the whole tree: shared (for a repeatable scan) or exclusive.
+  virtual Result<> lock_tree(Tree tree, bool exclusive) = 0;
+  // Takes a shared lock on the tree; sees this transaction's own writes.
+  virtual Result<std::unique_ptr<Scan>> scan(Tree tree) = 0;
+  // Empties the tree, as part of the transaction. Constant time; pages are reclaimed in the background after commit.
+  virtual Result<> clear(Tree tree) = 0;
+
+  // Undoes what came after; the transaction stays open.
+  virtual Result<std::uint64_t> savepoint() = 0;
+  virtual Result<> roll_back_to(std::uint64_t savepoint) = 0;
+
+  // Waits for durability. After any return the transaction is over.
+  virtual Result<> commit() = 0;
+  // Commits without waiting; the result (0: read-only and all it read is durable) goes to Database::wait_durable before
+  // anyone is told. Locks are released at once: whoever reads the new values waits for the same or a later LSN.
+  virtual Result<Lsn> commit_no_wait() = 0;
+  virtual Result<> roll_back() = 0;
+};
+
+class Database {
+ public:
+  // Opens (or creates, see options) the database on a device. Takes the device over. Runs recovery.
+  static Result<std::unique_ptr<Database>> open(std::unique_ptr<blockdev::BlockDevice> device,
+                                                const DatabaseOptions& options, OpenReport* report = nullptr);
+  // Opens a path (hosted) or /dev/vdX (bare).
+  static Result<std::unique_ptr<Database>> open(const std::string& device_name, std::uint64_t create_bytes,
+                                                const DatabaseOptions& options, OpenReport* report = nullptr);
+  // Closes without a checkpoint if close() was not called: the next open recovers.
+  virtual ~Database() = default;
+  // Checkpoints and marks the disk clean. No transaction may be open.
+  virtual Result<> close() = 0;
+
+  // Opens a named tree, creating it (durably) if asked.
+  virtual Result<Tree> tree(std::string_view name, bool create) = 0;
+  virtual Result<std::vector<std::string>> tree_names() = 0;
+  virtual Result<> drop_tree(std::string_view name) = 0;
+
+  virtual std::unique_ptr<Transaction> begin() = 0;
+
+  // One read outside a transaction: committed data, no lock kept. `lsn`, if given, gets the LSN that must be durable before
+  // the value is shown to anyone (0: it is already); without it the call waits itself.
+  virtual Result<bool> get(Tree tree, std::string_view key, std::string& value, Lsn* lsn = nullptr) = 0;
+  // One write in its own transaction, durable on return.
+  virtual Result<> put(Tree tree, std::string_view key, std::string_view value) = 0;
+  virtual Result<bool> remove(Tree tree, std::string_view key) = 0;
+
+  virtual Result<> wait_durable(Lsn lsn) = 0;
+  // Keys in the tree, in constant time; counts open transactions' changes too.
+  virtual std::uint64_t count(Tree tree) const = 0;
+  virtual Result<> checkpoint() = 0;
+  virtual Result<> health() const = 0;
+  virtual DatabaseStats stats() const = 0;
+  virtual const blockdev::BlockDevice& device() const = 0;
+};
+
+}  // namespace kelda
