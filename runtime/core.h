@@ -5,8 +5,8 @@
 // that waits (park) switches to the core's other fibers; on a main context it runs the core's loop inline. Nothing is
 // preempted: what runs, runs until it parks or yields. A fiber never moves to another core, so thread_local is per core.
 //
-// Callers must not: hold a std::mutex or a latch across park/yield (a page's own read excepted), or block in the
-// operating system.
+// Callers must not: hold a std::mutex or a latch across park/yield (a page's own read excepted), block in the
+// operating system, or park inside a poller or a message (those run in the loop itself; asserted).
 //
 // The platform (hosted, bare, simulated) is a CoreBackend: submit, reap, sleep, wake. Everything else is one text.
 //
@@ -14,11 +14,17 @@
 //  1. A fiber is in exactly one of: running, ready queue, parked, finished.
 //  2. unpark() of a fiber that is not yet parked makes its next park() return at once (one permit, never lost).
 //  3. A core sleeps only after it has seen its inbox empty with its "asleep" flag published (no lost wake-up).
+//  4. Cores and fibers are type-stable: their memory is reused, never returned, so a late unpark() is at worst an
+//     extra permit. Whoever waits for a condition therefore checks it again after park().
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <vector>
 
 #include "common/result.h"
 #include "common/types.h"
@@ -29,8 +35,11 @@ namespace kelda::runtime {
 using TimeNs = std::uint64_t;
 inline constexpr TimeNs kNever = ~TimeNs{0};
 
-class Fiber;
+class Core;
 class CoreBackend;
+class Fiber;
+class Platform;
+struct CoreInternals;
 
 using Task = std::move_only_function<void()>;
 
@@ -47,54 +56,84 @@ class Poller {
   virtual std::size_t poll() = 0;
   // Called with the core about to sleep: arm interrupts. Returning false keeps the core awake (something came in).
   virtual bool prepare_sleep() { return true; }
-  // Called when the core wakes up after a sleep, before anything else runs.
+  // Called when the core wakes up after a sleep (or after another poller refused it), before anything else runs.
   virtual void after_sleep() {}
+  // The core sleeps no longer than until here: for pollers that serve time (a TCP stack, a simulated device).
+  virtual TimeNs next_deadline_ns() { return kNever; }
+};
+
+// A call handed to another core's loop, without allocation. It must stay alive and unposted until it has run.
+struct Message {
+  void (*run)(Message& self, Core& core) = nullptr;
+  Message* next = nullptr;  // in the inbox
 };
 
 class Core {
  public:
   // The calling thread's core; a plain thread is attached at its first call and detached when it ends.
-  static Core& current();
+  static Core& current() { return current_ != nullptr ? *current_ : attach_this_thread(); }
   // Null on a thread that was never attached.
-  static Core* current_or_null();
+  static Core* current_or_null() { return current_; }
 
   // Dense index, unique among the cores that are alive; indices of ended threads are reused. Below kMaxCores.
-  std::uint32_t index() const;
+  std::uint32_t index() const { return index_; }
   static constexpr std::uint32_t kMaxCores = 128;
 
-  // Starts a fiber on this core. Call on this core only. Fails with kOutOfMemory when no stack can be had.
+  // Starts a fiber on this core: it runs when the caller next waits or yields. Call on this core only.
+  // Fails with kOutOfMemory when no stack can be had.
   Result<> spawn(Task task, FiberOptions options = {});
-  // The same from any thread: the task is handed over through the core's inbox, and the core woken.
+  // The same from any thread: the task is handed over through the core's inbox, and the core woken. The stack is taken
+  // there, so a core without memory for one aborts; spawn() is the one that can say no.
   Result<> spawn_remote(Task task, FiberOptions options = {});
+  // Runs message.run on this core's loop, soon. From any thread.
+  void post(Message& message);
 
   // The running fiber (or the main context, which counts as one).
-  Fiber& current_fiber();
-  // Waits until unpark(). May be woken only by unpark (never spuriously).
+  Fiber& current_fiber() { return *running_; }
+  // Waits until unpark(). Returns only for an unpark, though perhaps a late one (invariant 4).
   void park();
   // Waits until unpark() or the deadline. True if unparked, false on time-out.
   bool park_until(TimeNs deadline_ns);
-  // Makes a fiber of any core runnable. From any thread, also from a poller or an interrupt's poller.
+  // Makes a fiber of any core runnable. From any thread, also from a poller or a message.
   static void unpark(Fiber& fiber);
   // Lets the core's other ready fibers and pollers run once.
   void yield();
   void sleep_until(TimeNs deadline_ns);
 
-  // Pollers run on this core each turn. Add and remove on this core only.
+  // Pollers run on this core each turn. Add and remove on this core only, not from within poll().
   void add_poller(Poller& poller);
   void remove_poller(Poller& poller);
 
-  // Platform object of this core (io_uring, hlt, virtual time). Its concrete type is known to the *_hosted/_bare/_sim
-  // files of the layers above.
-  CoreBackend& backend();
+  // Platform objects of this core (io_uring, hlt, virtual time). Their concrete types are known to the
+  // *_hosted/_bare/_sim files of the layers above.
+  CoreBackend& backend() { return *backend_; }
+  Platform& platform() { return *platform_; }
 
   struct Stats {
     std::uint64_t turns, switches, sleeps, wakeups_sent, fibers_alive;
     TimeNs busy_ns;  // time outside sleep
   };
   Stats stats() const;  // from any thread; approximate
+
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+
+ private:
+  friend struct CoreInternals;  // runtime/'s own files: the loop, the registry of cores, the simulation
+  Core();
+  ~Core() = delete;
+  static Core& attach_this_thread();
+
+  static inline constinit thread_local Core* current_ = nullptr;
+
+  Fiber* running_ = nullptr;
+  std::uint32_t index_ = 0;
+  std::unique_ptr<CoreInternals> internals_;
+  std::unique_ptr<CoreBackend> backend_;
+  Platform* platform_ = nullptr;
 };
 
-// Time and random of the platform that was chosen at start.
+// Time and random of the platform that was chosen at start (of the simulation inside one).
 TimeNs now_ns();               // monotonic
 std::int64_t wall_clock_us();  // microseconds since 1970-01-01 UTC
 void random_bytes(MutableBytes out);
@@ -103,14 +142,15 @@ std::uint64_t random_u64();
 // The set of cores that serve: core 0 is the thread that calls run().
 struct RuntimeOptions {
   std::uint32_t core_count = 1;
-  bool pin_threads = true;
+  bool pin_threads = true;  // ignored where there are fewer CPUs than cores
 };
 
 class Runtime {
  public:
   // Hosted or bare, whichever this process is. Runs `main` as a fiber on core 0 and returns its value after every core
-  // has stopped; fibers that are still parked then are dropped with their stacks freed. Fails before `main` runs when
-  // a core cannot start.
+  // has stopped; fibers that are still parked then are dropped with their stacks freed, after the I/O they have in
+  // flight was cancelled or waited for (what they own is not destroyed). Fails before `main` runs when a core cannot
+  // start. The calling thread must have no fibers of its own.
   static Result<int> run(RuntimeOptions options, std::move_only_function<int(Runtime&)> main);
 
   virtual ~Runtime() = default;

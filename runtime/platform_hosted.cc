@@ -1,0 +1,67 @@
+// Linux: clocks, random, CPUs.
+#include <sched.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "common/assert.h"
+#include "runtime/backend.h"
+#include "runtime/core_hosted.h"
+
+namespace kelda::runtime {
+
+namespace {
+
+std::int64_t read_clock(clockid_t clock) {
+  timespec now;
+  clock_gettime(clock, &now);
+  return now.tv_sec * std::int64_t{1'000'000'000} + now.tv_nsec;
+}
+
+class HostedPlatform final : public Platform {
+ public:
+  HostedPlatform() {
+    if (sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) CPU_ZERO(&allowed_);
+  }
+
+  Result<std::unique_ptr<CoreBackend>> make_backend() override { return make_hosted_backend(); }
+  TimeNs now_ns() override { return static_cast<TimeNs>(read_clock(CLOCK_MONOTONIC)); }
+  std::int64_t wall_clock_us() override { return read_clock(CLOCK_REALTIME) / 1000; }
+
+  void random_bytes(MutableBytes out) override {
+    while (!out.empty()) {
+      const ssize_t got = getrandom(out.data(), out.size(), 0);
+      if (got > 0) out = out.subspan(static_cast<std::size_t>(got));
+    }
+  }
+
+  std::uint32_t cpu_count() override {
+    const int count = CPU_COUNT(&allowed_);
+    return count > 0 ? static_cast<std::uint32_t>(count) : 1;
+  }
+
+  void pin_thread(std::uint32_t i, std::uint32_t core_count) override {
+    if (core_count > cpu_count() || i >= cpu_count()) return;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (!CPU_ISSET(cpu, &allowed_) || i-- > 0) continue;
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      sched_setaffinity(0, sizeof one, &one);
+      return;
+    }
+  }
+
+  void unpin_thread() override { sched_setaffinity(0, sizeof allowed_, &allowed_); }
+
+ private:
+  cpu_set_t allowed_{};
+};
+
+}  // namespace
+
+Platform& hosted_platform() {
+  static HostedPlatform platform;
+  return platform;
+}
+
+}  // namespace kelda::runtime
