@@ -65,10 +65,12 @@ class [[nodiscard]] Result : public std::expected<T, Error> {
 
 }  // namespace kelda
 
-// Yields the value of a Result, or returns its error from the enclosing function.
-#define TRY(...)                                                  \
-  ({                                                              \
-    auto kelda_try_result = (__VA_ARGS__);                        \
-    if (!kelda_try_result) return std::move(kelda_try_result).error(); \
-    *std::move(kelda_try_result);                                 \
+// Yields the value of a Result, or returns its error from the enclosing function. May be nested.
+#define TRY(...) KELDA_TRY_AS(__COUNTER__, __VA_ARGS__)
+#define KELDA_TRY_AS(id, ...) KELDA_TRY_NAMED(id, __VA_ARGS__)
+#define KELDA_TRY_NAMED(id, ...)                                         \
+  ({                                                                     \
+    auto kelda_try_##id = (__VA_ARGS__);                                 \
+    if (!kelda_try_##id) return std::move(kelda_try_##id).error();       \
+    *std::move(kelda_try_##id);                                          \
   })

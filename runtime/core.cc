@@ -52,6 +52,8 @@ Result<> Core::spawn_remote(Task task, FiberOptions options) {
   return {};
 }
 
+bool Core::in_fiber() const { return running_ != &internals_->main; }
+
 void Core::park() { internals_->park(kNever); }
 bool Core::park_until(TimeNs deadline_ns) { return internals_->park(deadline_ns); }
 void Core::yield() { internals_->yield(); }

@@ -90,6 +90,8 @@ class Core {
 
   // The running fiber (or the main context, which counts as one).
   Fiber& current_fiber() { return *running_; }
+  // False on a main context, whose core runs its loop only while the thread waits.
+  bool in_fiber() const;
   // Waits until unpark(). Returns only for an unpark, though perhaps a late one (invariant 4).
   void park();
   // Waits until unpark() or the deadline. True if unparked, false on time-out.

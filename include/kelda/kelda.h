@@ -8,13 +8,14 @@
 //    it depends on, are on the device and the device was flushed.
 //  - After a failed write or flush every call returns kFailed with the cause; open the database again to recover.
 //
-// Isolation: serializable by strict two-phase locking of keys (hashed) and whole trees (scans). A waiting transaction that
-// could deadlock gets kConflict (wait-die).
+// Isolation: serializable by strict two-phase locking of keys (hashed) and whole trees (scans). A request that might close a
+// cycle of waits gets kConflict after a short wait instead; lock_keys() takes many keys in an order that never does.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,9 @@ namespace kelda {
 
 namespace blockdev {
 class BlockDevice;
+}
+namespace engine {
+class DatabaseImpl;
 }
 
 enum class DurabilityMode : std::uint8_t { kFlush, kNone };
@@ -63,7 +67,7 @@ class Tree {
   TreeId id() const { return id_; }
 
  private:
-  friend class DatabaseImpl;
+  friend class engine::DatabaseImpl;
   Tree(TreeId id, void* entry) : id_(id), entry_(entry) {}
   TreeId id_;
   void* entry_ = nullptr;
@@ -94,6 +98,9 @@ class Transaction {
   // False when the condition did not hold (nothing changed).
   virtual Result<bool> put(Tree tree, std::string_view key, std::string_view value, PutIf condition = PutIf::kAlways) = 0;
   virtual Result<bool> remove(Tree tree, std::string_view key) = 0;  // false: was absent
+  // Locks keys for writing, in the order that cannot deadlock with others who do the same. Call it first in a transaction
+  // whose keys are known.
+  virtual Result<> lock_keys(Tree tree, std::span<const std::string_view> keys) = 0;
   // Locks the whole tree: shared (for a repeatable scan) or exclusive.
   virtual Result<> lock_tree(Tree tree, bool exclusive) = 0;
   // Takes a shared lock on the tree; sees this transaction's own writes.
