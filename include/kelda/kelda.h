@@ -64,11 +64,12 @@ struct DatabaseStats {
 class Tree {
  public:
   Tree() = default;
+  // For implementations of Database; `entry` is theirs.
+  Tree(TreeId id, void* entry) : id_(id), entry_(entry) {}
   TreeId id() const { return id_; }
 
  private:
   friend class engine::DatabaseImpl;
-  Tree(TreeId id, void* entry) : id_(id), entry_(entry) {}
   TreeId id_;
   void* entry_ = nullptr;
 };
