@@ -6,7 +6,10 @@
 //  - Requests of one device are not ordered among each other, except that a flush covers every write of any core that
 //    completed before the flush was submitted. A write is durable only after such a flush (or with `fua` where
 //    info().has_fua says so).
-//  - Offsets and lengths are multiples of info().block_bytes; buffers are aligned to block_bytes in memory.
+//  - Discarded bytes read as anything until written again; bytes of write-zeroes read as zero.
+//  - Offsets and lengths are multiples of info().block_bytes; buffers are aligned to block_bytes in memory,
+//    all within info().size_bytes (asserted: a caller's mistake, not a device error). A request that the device does
+//    not have (discard without has_discard, ...) completes with kUnsupported.
 //  - A failed request is reported once, as it came from the device, and never retried here.
 //  - The blocking helpers park the calling fiber; they may be called on any attached thread.
 //
@@ -26,7 +29,7 @@ namespace kelda::blockdev {
 
 struct DeviceInfo {
   std::string name;                  // path or /dev/vda
-  std::string driver;                // "io_uring", "pread", "virtio-blk", "simulated"
+  std::string driver;                // "io_uring", "pread", "virtio-blk", "simulated"; ", buffered" without O_DIRECT
   std::uint64_t size_bytes = 0;
   std::uint32_t block_bytes = 512;   // logical block: the unit and alignment of I/O
   std::uint32_t atomic_bytes = 512;  // a power cut tears a write only at multiples of this
@@ -40,9 +43,10 @@ struct DeviceInfo {
 
 enum class Op : std::uint8_t { kRead, kWrite, kFlush, kDiscard, kWriteZeroes };
 
+// Laid out as the system's iovec, so that hosted passes a list of them on without a copy.
 struct IoSegment {
   std::byte* data;
-  std::uint32_t bytes;
+  std::size_t bytes;
 };
 
 struct Request {
@@ -52,10 +56,10 @@ struct Request {
   std::uint64_t length_bytes = 0;  // discard and write-zeroes; otherwise the sum of the segments
   std::span<const IoSegment> segments;
   runtime::Completion* completion = nullptr;
-  // Set before completion: kIo with the device's words, else ok.
+  // Set before completion: ok, or kNoSpace, or kIo with the device's words.
   Result<> status;
   // For the implementation's use while in flight.
-  void* driver_private[2] = {};
+  void* driver_private[8] = {};
   Request* next = nullptr;
 };
 
@@ -70,14 +74,23 @@ class BlockDevice {
 
   // Queues the requests on the calling core and starts them; never waits for the device (waits for queue space at most).
   virtual void submit(std::span<Request* const> requests) = 0;
-  virtual DeviceStats stats() const = 0;
+  virtual DeviceStats stats() const = 0;  // approximate while cores are at work
+  // Optional and only about speed: requests of the calling core whose single segment lies within `memory` then skip the
+  // pinning of pages. The memory must stay mapped to the same frames (no madvise) as long as the core lives. Once a
+  // core; kUnsupported where there is nothing to gain.
+  virtual Result<> register_buffers(MutableBytes memory);
 
-  // Blocking forms, built on submit(). Transfers longer than max_transfer_bytes are split.
+  // Blocking forms, built on submit(). Transfers longer than max_transfer_bytes are split; the first error is returned
+  // after all parts have ended. write_zeroes() writes zeroes itself where the device cannot.
   Result<> read(std::uint64_t offset_bytes, MutableBytes out);
   Result<> write(std::uint64_t offset_bytes, Bytes data);
   Result<> flush();
   Result<> discard(std::uint64_t offset_bytes, std::uint64_t length_bytes);
   Result<> write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes);
+
+ private:
+  Result<> transfer(Op op, std::uint64_t offset_bytes, std::byte* data, std::uint64_t bytes);
+  Result<> one(Op op, std::uint64_t offset_bytes, std::uint64_t length_bytes);
 };
 
 struct OpenOptions {
@@ -87,6 +100,7 @@ struct OpenOptions {
 };
 
 // Opens `name`: hosted a path of a file or block device (locked against a second process: kBusy), bare /dev/vdX.
+// Errors: kNotFound, kInvalidArgument (a directory, no permission), kTooSmall (empty), kBusy, kIo; each says what to do.
 Result<std::unique_ptr<BlockDevice>> open(const std::string& name, OpenOptions options = {});
 
 }  // namespace kelda::blockdev

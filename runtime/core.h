@@ -106,6 +106,11 @@ class Core {
   void add_poller(Poller& poller);
   void remove_poller(Poller& poller);
 
+  // Operations in flight whose memory a device or another thread may still touch: a core that ends goes on with its
+  // messages and pollers until none is left. On this core only. (A hosted ring keeps its own count.)
+  void io_started() { ++io_in_flight_; }
+  void io_ended() { --io_in_flight_; }
+
   // Platform objects of this core (io_uring, hlt, virtual time). Their concrete types are known to the
   // *_hosted/_bare/_sim files of the layers above.
   CoreBackend& backend() { return *backend_; }
@@ -130,6 +135,7 @@ class Core {
 
   Fiber* running_ = nullptr;
   std::uint32_t index_ = 0;
+  std::uint32_t io_in_flight_ = 0;
   std::unique_ptr<CoreInternals> internals_;
   std::unique_ptr<CoreBackend> backend_;
   Platform* platform_ = nullptr;

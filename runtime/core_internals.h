@@ -52,8 +52,8 @@ struct CoreInternals {
   std::size_t run_pollers(std::size_t events);
   // Runs this fiber, and those that it hands over to while `turn_budget` lasts.
   void resume(Fiber& fiber, std::size_t turn_budget);
-  // Sleeps until something comes in. Call after a turn() that returned false.
-  void idle();
+  // Sleeps until something comes in, or the limit. Call after a turn() that returned false.
+  void idle(TimeNs limit_ns = kNever);
   TimeNs next_deadline_ns();
   template <class Done>
   void run_until(Done done) {
@@ -73,6 +73,9 @@ struct CoreInternals {
   [[noreturn]] void finish_running();
   void after_switch(boost::context::detail::transfer_t transfer);
 
+  // Waits until no device may touch memory of this core's fibers; false if that took more than kEndIoTimeoutNs.
+  bool end_all_io();
+  static constexpr TimeNs kEndIoTimeoutNs = 10'000'000'000;
   // Ends all fibers where they stand. keep_stacks: a device may still write to them.
   void drop_fibers(bool keep_stacks);
 

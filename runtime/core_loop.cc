@@ -69,8 +69,8 @@ TimeNs CoreInternals::next_deadline_ns() {
   return deadline;
 }
 
-void CoreInternals::idle() {
-  const TimeNs deadline = next_deadline_ns();
+void CoreInternals::idle(TimeNs limit_ns) {
+  const TimeNs deadline = std::min(limit_ns, next_deadline_ns());
   asleep.store(true, std::memory_order_seq_cst);
   std::size_t prepared = 0;
   bool may_sleep = inbox.empty();

@@ -70,18 +70,28 @@ Result<Core*> CoreInternals::attach(Platform& platform, bool on_this_thread) {
 
 void CoreInternals::detach(Core& core) {
   CoreInternals& in = of(core);
-  in.in_loop = true;
-  in.take_messages();
-  const bool ended = core.backend_->quiesce();
-  in.take_messages();
-  in.in_loop = false;
-  in.drop_fibers(!ended);
+  in.drop_fibers(!in.end_all_io());
   in.pollers.clear();
   // Pairs with post(): nobody may be inside backend->wake() when it goes.
   while (in.wakers.load(std::memory_order_seq_cst) != 0) __builtin_ia32_pause();
   core.backend_.reset();
   if (Core::current_ == &core) Core::current_ = nullptr;
   release_index(core.index_);
+}
+
+bool CoreInternals::end_all_io() {
+  in_loop = true;
+  take_messages();
+  bool ended = core.backend_->quiesce();
+  const TimeNs limit = core.platform().now_ns() + kEndIoTimeoutNs;
+  while (core.io_in_flight_ > 0 && core.platform().now_ns() < limit) {
+    if (take_messages() + run_pollers(0) == 0) idle(core.platform().now_ns() + kEndIoTimeoutNs / 100);
+  }
+  ended &= core.io_in_flight_ == 0;
+  core.io_in_flight_ = 0;
+  take_messages();
+  in_loop = false;
+  return ended;
 }
 
 void CoreInternals::drop_fibers(bool keep_stacks) {
