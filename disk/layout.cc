@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "common/assert.h"
 #include "common/checksum.h"
 #include "disk/double_write_slot.h"
 #include "disk/superblock.h"
