@@ -49,7 +49,7 @@ VirtioBlk::VirtioBlk(std::unique_ptr<VirtioTransport> transport, DmaMemory& memo
 
 Result<std::unique_ptr<VirtioBlk>> VirtioBlk::create(std::unique_ptr<VirtioTransport> transport, DmaMemory& memory,
                                                      unsigned cpu_count, WakeCpu wake) {
-  KELDA_ASSERT(transport->device_type() == VIRTIO_ID_BLOCK && cpu_count > 0);
+  KELDA_ASSERT(transport->device_type() == VIRTIO_ID_BLOCK && cpu_count > 0 && cpu_count <= 64);
   std::unique_ptr<VirtioBlk> disk(new VirtioBlk(std::move(transport), memory, cpu_count, wake));
   Result<> started = disk->start();
   if (!started) {

@@ -52,7 +52,7 @@ const char* blk_status_text(BlkStatus status);
 
 struct BlkSegment {
   std::byte* data = nullptr;  // any virtual address, aligned to the disk's block
-  std::uint32_t size_bytes = 0;
+  std::size_t size_bytes = 0;
 };
 
 struct BlkRequest {
@@ -68,8 +68,8 @@ struct BlkRequest {
   // The driver's, while in flight.
   BlkRequest* next = nullptr;
   std::uint64_t issued_bytes = 0;
-  std::uint32_t segment_index = 0;   // where issuing goes on
-  std::uint32_t segment_offset = 0;
+  std::size_t segment_index = 0;     // where issuing goes on
+  std::size_t segment_offset = 0;
   std::uint32_t parts_in_flight = 0;
   bool issued = false;               // no further part will follow
 };
@@ -94,7 +94,8 @@ class VirtioBlk {
   void kick(unsigned cpu);
   // Completes what the device has finished, and issues what waited for room. Returns how many requests completed.
   std::size_t poll(unsigned cpu);
-  // Asks for an interrupt at the next completion of this CPU's queue; false: poll() first, there is something.
+  // Asks for an interrupt at the next completion of this CPU's queue; false: poll() first, there is something. The
+  // interrupt of a shared queue wakes every CPU that armed it.
   [[nodiscard]] bool arm(unsigned cpu);
   void disarm(unsigned cpu);
   // Requests submitted to this CPU's queue and not completed.
@@ -135,6 +136,8 @@ class VirtioBlk {
   std::atomic<std::uint32_t> config_changes_{0};
   std::atomic<std::uint64_t> interrupt_count_{0};
   std::atomic<bool> config_pending_{false};
+  // CPUs asleep on a shared queue, a bit each.
+  std::atomic<std::uint64_t> sleepers_{0};
   std::atomic<bool> lost_{false};
 };
 

@@ -58,7 +58,8 @@ BlkStatus VirtioBlk::check(BlkRequest& request) const {
 void VirtioBlk::submit(unsigned cpu, BlkRequest& request) {
   KELDA_ASSERT(request.complete != nullptr);
   request.issued_bytes = 0;
-  request.segment_index = request.segment_offset = request.parts_in_flight = 0;
+  request.segment_index = request.segment_offset = 0;
+  request.parts_in_flight = 0;
   request.issued = false;
   request.status = lost() ? BlkStatus::kDeviceLost : check(request);
   Queue& queue = queue_of(cpu);
@@ -85,8 +86,8 @@ bool VirtioBlk::issue_part(Queue& queue, BlkRequest& request) {
   Slot& slot = queue.slots[number];
   queue.reads.assign(1, {queue.slot_address(number), sizeof(slot.header)});
   queue.writes.clear();
-  std::uint32_t index = request.segment_index;
-  std::uint32_t offset = request.segment_offset;
+  const std::size_t index = request.segment_index;
+  const std::size_t offset = request.segment_offset;
   std::uint64_t part_bytes = 0;
   slot.header = {device_type_of(request.op), 0, (request.offset_bytes + request.issued_bytes) / kSectorBytes};
   if (!build_part(queue, request, part_bytes)) {
@@ -137,7 +138,7 @@ bool VirtioBlk::gather_data(Queue& queue, BlkRequest& request, std::uint64_t& pa
     if (!covered) return false;
     part_bytes += *covered;
     if (*covered < left) {
-      request.segment_offset += static_cast<std::uint32_t>(*covered);
+      request.segment_offset += *covered;
       break;
     }
     ++request.segment_index;
@@ -216,13 +217,18 @@ bool VirtioBlk::arm(unsigned cpu) {
   Locked guard(queue);
   if (!queue.done.empty() || config_pending_.load(std::memory_order_relaxed)) return false;
   if (lost()) return queue.in_flight == 0;
-  return queue.ring->arm_interrupt();
+  // Before the ring is armed: the interrupt that this arming causes finds the bit. One caused by another CPU may take it
+  // away earlier, and then wakes this CPU, which is a wake-up too many and not one too few.
+  if (queue.is_shared) sleepers_.fetch_or(std::uint64_t{1} << cpu, std::memory_order_seq_cst);
+  bool armed = queue.ring->arm_interrupt();
+  if (!armed && !queue.is_shared) queue.ring->disarm_interrupt();
+  return armed;
 }
 
 void VirtioBlk::disarm(unsigned cpu) {
   Queue& queue = queue_of(cpu);
-  Locked guard(queue);
-  queue.ring->disarm_interrupt();
+  // Another CPU may be asleep on a shared queue: it stays armed.
+  if (!queue.is_shared) queue.ring->disarm_interrupt();
 }
 
 std::size_t VirtioBlk::in_flight(unsigned cpu) const {

@@ -1,7 +1,7 @@
 // The interrupt handlers of the virtio drivers. Compiled for interrupt context: see kernel/interrupts.h.
 //
 // A completion needs no work here: that the CPU woke up is the message, and its run loop polls the queue (interrupts.h:
-// after each handler the CPU counts as woken).
+// after each handler the CPU counts as woken). Only CPUs that share a queue have to be woken too.
 #include <linux/virtio_mmio.h>
 
 #include "kernel/cpu.h"
@@ -12,7 +12,12 @@
 namespace kelda::kernel {
 
 void VirtioBlk::on_queue_interrupt(void* self) {
-  static_cast<VirtioBlk*>(self)->interrupt_count_.fetch_add(1, std::memory_order_relaxed);
+  auto* disk = static_cast<VirtioBlk*>(self);
+  disk->interrupt_count_.fetch_add(1, std::memory_order_relaxed);
+  if (disk->sleepers_.load(std::memory_order_relaxed) == 0) return;
+  for (std::uint64_t left = disk->sleepers_.exchange(0, std::memory_order_seq_cst); left != 0; left &= left - 1) {
+    disk->wake_(static_cast<std::uint32_t>(__builtin_ctzll(left)));
+  }
 }
 
 void VirtioBlk::on_config_interrupt(void* self) {

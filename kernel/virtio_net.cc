@@ -147,11 +147,14 @@ void VirtioNet::kick_tx() {
 bool VirtioNet::arm() {
   if (config_pending_.load(std::memory_order_relaxed)) return false;
   if (tx_wanted_ && !tx_.ring->arm_interrupt()) {
+    tx_.ring->disarm_interrupt();
     reclaim_sent();
     tx_wanted_ = false;
     return false;
   }
-  return rx_.ring->arm_interrupt();
+  if (rx_.ring->arm_interrupt()) return true;
+  disarm();
+  return false;
 }
 
 void VirtioNet::disarm() {

@@ -188,9 +188,7 @@ bool VirtQueue::arm_interrupt() {
     shared(available_->flags).store(0, std::memory_order_relaxed);
   }
   std::atomic_thread_fence(std::memory_order_seq_cst);  // (Q4), see the top of the file
-  if (!has_completions()) return true;
-  disarm_interrupt();
-  return false;
+  return !has_completions();
 }
 
 void VirtQueue::disarm_interrupt() {

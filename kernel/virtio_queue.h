@@ -88,7 +88,8 @@ class VirtQueue {
   // Is there something for poll()? Cheap: one load of the used index.
   bool has_completions() const;
 
-  // Asks for an interrupt at the next completion; false when completions are there already (Q4).
+  // Asks for an interrupt at the next completion; false when completions are there already (Q4): it stays armed then, for
+  // whoever else relies on it.
   [[nodiscard]] bool arm_interrupt();
   // No interrupts wanted while the owner polls. With the event index one stray interrupt in 65,536 completions remains.
   void disarm_interrupt();

@@ -301,6 +301,10 @@ TEST_F(Disk, SharedQueueServesMoreCpusThanQueues) {
   disk->kick(3);
   EXPECT_EQ(disk->poll(1), 1u) << "any CPU of the queue may reap it";
   EXPECT_EQ(io.completed, 1);
+  EXPECT_TRUE(disk->arm(3));
+  EXPECT_TRUE(disk->arm(1));
+  peer.device.sinks[0].handler(peer.device.sinks[0].argument);
+  EXPECT_EQ(woken, (std::vector<unsigned>{1, 3})) << "all that sleep on the queue";
 }
 
 TEST_F(Disk, NoticesThatTheDiskGrew) {
