@@ -4,13 +4,22 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
+#include "common/result.h"
 #include "common/types.h"
 
 namespace kelda::disk {
 
 inline constexpr std::uint32_t kFormatVersion = 1;
+
+// The two copies lie far enough apart that one worn or misdirected stretch does not take both.
+inline constexpr std::uint64_t kSuperblockCopyOffsets[2] = {0, 64_KiB};
+inline constexpr std::uint64_t kSuperblockAreaBytes = 1_MiB;
+
+inline constexpr std::uint64_t kMinLogBytes = 2_MiB;
+inline constexpr std::uint64_t kMaxChosenLogBytes = 256_MiB;
 
 // Where things lie, in bytes from the start of the device; from the superblock, fixed when the disk is formatted.
 struct Layout {
@@ -22,7 +31,14 @@ struct Layout {
 
   // Seeds every checksum on this disk, so that bytes of another disk, or of an earlier formatting, do not verify.
   std::uint64_t checksum_seed() const;
+  std::uint64_t offset_of(PageId page) const { return pages_offset + page.value * kPageBytes; }
+  // Areas in order, aligned, inside the device and none empty: what a superblock must say to be believed.
+  bool plausible() const;
 };
+
+// The layout for a device of this size; `log_bytes` 0: a sixteenth of the device, from 2 MiB to 256 MiB.
+// kInvalidArgument when the asked log does not fit. The uuid is left to the caller.
+Result<Layout> choose_layout(std::uint64_t device_bytes, std::uint64_t log_bytes);
 
 // First 32 bytes of every page in the page area.
 //   0 checksum   XXH3 of bytes 8..4095, seeded with checksum_seed ^ page id
@@ -38,6 +54,8 @@ struct PageHeader {
   std::uint8_t owner[7];
 };
 static_assert(sizeof(PageHeader) == 32);
+static_assert(offsetof(PageHeader, page_id) == 8 && offsetof(PageHeader, lsn) == 16);
+static_assert(offsetof(PageHeader, type) == 24 && offsetof(PageHeader, owner) == 25);
 
 enum class PageType : std::uint8_t { kFree = 0, kSpaceMap = 1, kTreeNode = 2, kOverflowIndex = 3, kOverflowData = 4 };
 

@@ -3,9 +3,12 @@
 // Contract: write() gets copies that nobody changes, stamps id and checksum, and returns when they are on the device
 // in a way that survives a crash at any moment: every page afterwards reads as the old or the new version, never torn.
 // The log up to each page's lsn is durable before write() is called (the pool sees to it). sync() makes every earlier
-// write() durable. Failures are reported once and never retried.
+// write() durable. Failures are reported once and never retried: from the first failed write or flush on, every write()
+// and sync() returns that error.
 //
-// In place with torn-page repair by double write (double_write.cc): a batch is first written to a slot of the
+// Callers keep a page out of a second write() while it is in one. Everything may be called from any core at once.
+//
+// In place with torn-page repair by double write (double_write.h): a batch is first written to a slot of the
 // double-write area with its own checksums and flushed, then in place; repair() at open restores, from slots that were
 // in flight, the pages whose copy in place does not verify.
 #pragma once
@@ -35,15 +38,17 @@ class PageStore {
   virtual void read_batch(std::span<const PageId> pages, std::span<std::byte* const> into, std::span<Result<>> status) = 0;
   virtual Result<> write(std::span<const PageWrite> batch) = 0;  // at most kMaxBatchPages
   virtual Result<> sync() = 0;
-  // Told that the pages' content is no longer needed (a hint: discard).
+  // Told that the pages' content is no longer needed (a hint: discard). The caller must have made their being free
+  // durable, and must not write them again before this returns. Returns when the device is done; errors are dropped.
   virtual void forget(std::span<const PageId> pages) = 0;
   virtual const Layout& layout() const = 0;
 
   struct RepairReport { std::uint64_t slots_in_flight = 0, pages_repaired = 0; };
-  // Once, at open, before anything is read. Idempotent; may be interrupted anywhere.
+  // Once, at open, before anything is read or written. Idempotent; may be interrupted anywhere.
   virtual Result<RepairReport> repair() = 0;
 };
 
+// `device` outlives the store.
 std::unique_ptr<PageStore> make_double_write_store(blockdev::BlockDevice& device, const Layout& layout);
 
 }  // namespace kelda::disk

@@ -4,7 +4,7 @@
 // number rules. A write is durable (flushed) when write_checkpoint() returns. A crash at any moment leaves one valid.
 #pragma once
 
-#include <optional>
+#include <cstdint>
 
 #include "blockdev/blockdev.h"
 #include "disk/layout.h"
@@ -26,23 +26,32 @@ struct FormatOptions {
 
 class Superblock {
  public:
-  // Reads and judges a device: kBlankDisk (all zero), kForeignDisk, kNewerFormat, kCorrupt (both copies bad),
-  // kTooSmall (smaller than when formatted). Each message names what to do.
+  // Reads and judges a device: kBlankDisk (first and last MiB read as zero), kForeignDisk, kNewerFormat, kCorrupt (both
+  // copies bad), kTooSmall (smaller than when formatted, or than kMinDeviceBytes). Each message names what to do.
   static Result<Superblock> read(blockdev::BlockDevice& device);
-  // Formats an empty device (kForeignDisk/kExists if it is not blank and !force; kTooSmall below kMinDeviceBytes) and flushes.
+  // Formats a blank device and flushes: kExists (Kelda's, of whatever version or state) or kForeignDisk if it is not
+  // blank and !force; kTooSmall below kMinDeviceBytes. Afterwards the space-map page of every group reads as zero; other
+  // pages may hold old bytes, which do not verify under the new uuid. Writes little: a sparse file stays sparse.
   static Result<Superblock> format(blockdev::BlockDevice& device, const FormatOptions& options);
 
   const Layout& layout() const { return layout_; }
   const CheckpointInfo& checkpoint() const { return checkpoint_; }
+  std::int64_t formatted_at_us() const { return formatted_at_us_; }
+  // Copies that verified when read: 1 means that the other is damaged (or was never written), for `kelda check`.
+  unsigned valid_copies() const { return valid_copies_; }
   // Single caller at a time. Writes the older copy and flushes.
   Result<> write_checkpoint(blockdev::BlockDevice& device, const CheckpointInfo& checkpoint);
 
   static constexpr std::uint64_t kMinDeviceBytes = 16 << 20;
 
  private:
+  friend struct SuperblockCodec;
   Layout layout_;
   CheckpointInfo checkpoint_;
   std::uint64_t sequence_ = 0;
+  std::uint64_t compatible_ = 0;  // carried through when unknown
+  std::int64_t formatted_at_us_ = 0;
+  unsigned valid_copies_ = 0;
 };
 
 }  // namespace kelda::disk

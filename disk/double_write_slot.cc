@@ -1,0 +1,27 @@
+#include "disk/double_write_slot.h"
+
+#include "common/checksum.h"
+
+namespace kelda::disk {
+namespace {
+
+std::uint64_t header_checksum(const SlotHeader& header, std::uint64_t slot, std::uint64_t checksum_seed) {
+  constexpr std::size_t kFrom = offsetof(SlotHeader, sequence);
+  return checksum64({reinterpret_cast<const std::byte*>(&header) + kFrom, kPageBytes - kFrom}, checksum_seed ^ slot);
+}
+
+}  // namespace
+
+void seal_slot_header(SlotHeader& header, std::uint64_t slot, std::uint64_t checksum_seed) {
+  header.magic = kSlotMagic;
+  header.checksum = header_checksum(header, slot, checksum_seed);
+}
+
+bool slot_header_verifies(const SlotHeader& header, std::uint64_t slot, std::uint64_t slot_count,
+                          std::uint64_t checksum_seed) {
+  return header.magic == kSlotMagic && header.checksum == header_checksum(header, slot, checksum_seed) &&
+         header.page_count <= PageStore::kMaxBatchPages && header.sequence % slot_count == slot &&
+         header.complete_through < header.sequence;
+}
+
+}  // namespace kelda::disk
