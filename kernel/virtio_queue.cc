@@ -2,8 +2,9 @@
 //  - an index published by one side (available idx, used idx) is a release store, read by the other with acquire: the
 //    entries below the index are complete when it is seen;
 //  - both "may I skip the notification" decisions are a store followed by a load of what the other side stores
-//    (Dekker): driver: store avail idx, load avail_event; device: store avail_event, load avail idx. Without a full
-//    fence between them both sides may read old values and both sleep. The same holds for used_event and used idx.
+//    (Dekker): driver: store avail idx, load avail_event; device: store avail_event, load avail idx. If a side's load
+//    could overtake its store, both might read old values and both sleep. Hence both are sequentially consistent. The
+//    same holds for used_event and used idx.
 #include "kernel/virtio_queue.h"
 
 #define VIRTIO_RING_NO_LEGACY
@@ -139,14 +140,14 @@ std::uint16_t VirtQueue::submit_indirect(std::span<const DmaSegment> reads, std:
 bool VirtQueue::kick() {
   if (broken_ || published_index_ == available_index_) return false;
   std::uint16_t before = published_index_;
-  shared(available_->idx).store(available_index_, std::memory_order_release);
+  // (Q3): this store and the load below are the driver's half of the first pair.
+  shared(available_->idx).store(available_index_, std::memory_order_seq_cst);
   published_index_ = available_index_;
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // (Q3), see the top of the file
   if (event_index_) {
-    std::uint16_t event = shared(available_event(used_, size_)).load(std::memory_order_relaxed);
+    std::uint16_t event = shared(available_event(used_, size_)).load(std::memory_order_seq_cst);
     return passed(event, available_index_, before);
   }
-  return (shared(used_->flags).load(std::memory_order_relaxed) & VRING_USED_F_NO_NOTIFY) == 0;
+  return (shared(used_->flags).load(std::memory_order_seq_cst) & VRING_USED_F_NO_NOTIFY) == 0;
 }
 
 std::uint16_t VirtQueue::device_used_index() const {
@@ -182,13 +183,13 @@ void VirtQueue::release_chain(std::uint16_t head) {
 }
 
 bool VirtQueue::arm_interrupt() {
+  // (Q4): this store and the load below are the driver's half of the second pair.
   if (event_index_) {
-    shared(used_event(available_, size_)).store(used_index_, std::memory_order_relaxed);
+    shared(used_event(available_, size_)).store(used_index_, std::memory_order_seq_cst);
   } else {
-    shared(available_->flags).store(0, std::memory_order_relaxed);
+    shared(available_->flags).store(0, std::memory_order_seq_cst);
   }
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // (Q4), see the top of the file
-  return !has_completions();
+  return broken_ || shared(used_->idx).load(std::memory_order_seq_cst) == used_index_;
 }
 
 void VirtQueue::disarm_interrupt() {

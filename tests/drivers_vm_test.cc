@@ -208,6 +208,49 @@ TEST_F(Machine, DiskGrowsWhileInUse) {
   EXPECT_EQ(run(disk(0), BlkOp::kWrite, 80_MiB - 4096, page.data, 4096), BlkStatus::kOk);
 }
 
+// Figures for the log; what is asserted is only that the disk answers.
+void measure(VirtioBlk& disk, const char* what, BlkOp op, std::size_t depth, bool flush, bool sleep) {
+  constexpr std::uint64_t kDurationNs = kSecondNs / 2;
+  Aligned memory(depth * 4096);
+  std::memset(memory.data, 3, depth * 4096);
+  std::vector<Io> ios(depth);
+  std::mt19937 random(7);
+  unsigned cpu = this_cpu_index();
+  auto begin = [&](std::size_t i) { start(disk, ios[i], op, random() % 8192 * 4096, memory.data + i * 4096, 4096); };
+  for (std::size_t i = 0; i < depth; ++i) begin(i);
+  disk.kick(cpu);
+  std::uint64_t started = monotonic_ns(), count = 0, interrupts = disk.interrupts();
+  std::uint64_t halted = cpu_halted_ns(cpu);
+  while (monotonic_ns() - started < kDurationNs) {
+    if (disk.poll(cpu) == 0 && sleep && disk.arm(cpu)) halt_until_interrupt_or(kNoDeadline);
+    for (std::size_t i = 0; i < depth; ++i) {
+      if (!ios[i].completed.load(std::memory_order_relaxed)) continue;
+      ASSERT_EQ(ios[i].status, BlkStatus::kOk);
+      ++count;
+      if (flush) {
+        ASSERT_EQ(run(disk, BlkOp::kFlush, 0, nullptr, 0, sleep), BlkStatus::kOk);
+      }
+      begin(i);
+    }
+    disk.kick(cpu);
+  }
+  std::uint64_t elapsed = monotonic_ns() - started;
+  for (Io& io : ios) ASSERT_TRUE(finish(disk, io, sleep));
+  std::printf("%-28s depth %2zu %-8s %8.0f /s %7.1f us each, %5.2f interrupts each, %2.0f%% asleep\n", what, depth,
+              sleep ? "sleeping" : "polling", double(count) * 1e9 / double(elapsed), double(elapsed) / 1e3 / double(count),
+              double(disk.interrupts() - interrupts) / double(count),
+              100.0 * double(cpu_halted_ns(cpu) - halted) / double(elapsed));
+}
+
+TEST_F(Machine, Speed) {
+  for (bool sleep : {false, true}) {
+    measure(disk(0), "4 KiB random read", BlkOp::kRead, 1, false, sleep);
+    measure(disk(0), "4 KiB random read", BlkOp::kRead, 32, false, sleep);
+    measure(disk(0), "4 KiB random write", BlkOp::kWrite, 32, false, sleep);
+    measure(disk(0), "4 KiB random write + flush", BlkOp::kWrite, 1, true, sleep);
+  }
+}
+
 // An ARP request for the gateway of QEMU's user network, which always answers.
 TEST_F(Machine, NetworkAnswersAnAddressRequest) {
   VirtioNet& net = *virtio_devices().networks.at(0);

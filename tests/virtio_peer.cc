@@ -7,8 +7,9 @@ namespace {
 
 constexpr std::uint16_t kNext = 1, kWrite = 2, kIndirect = 4;
 
-std::uint16_t load(std::uint16_t& at) { return std::atomic_ref(at).load(std::memory_order_acquire); }
-void store(std::uint16_t& at, std::uint16_t value) { std::atomic_ref(at).store(value, std::memory_order_release); }
+// Sequentially consistent, for the pairs of store and load that decide on notifications.
+std::uint16_t load(std::uint16_t& at) { return std::atomic_ref(at).load(); }
+void store(std::uint16_t& at, std::uint16_t value) { std::atomic_ref(at).store(value); }
 
 class PeerTransport final : public kernel::VirtioTransport {
  public:
@@ -101,7 +102,6 @@ bool PeerQueue::complete_raw(std::uint32_t id, std::uint32_t written_bytes) {
   std::memcpy(entry + 4, &written_bytes, 4);
   std::uint16_t before = next_used_++;
   store(word(used_, 2), next_used_);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (!event_index_) return (load(word(available_, 0)) & 1) == 0;
   std::uint16_t event = load(word(available_, 4 + 2 * size_));
   return event == before;  // one entry at a time: passed exactly when it was the awaited one
@@ -110,7 +110,6 @@ bool PeerQueue::complete_raw(std::uint32_t id, std::uint32_t written_bytes) {
 bool PeerQueue::want_notification() {
   if (event_index_) store(word(used_, 4 + 8 * size_), next_available_);
   else store(word(used_, 0), 0);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   return load(word(available_, 2)) == next_available_;
 }
 
