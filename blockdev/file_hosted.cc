@@ -67,6 +67,7 @@ Result<std::unique_ptr<DiskFile>> DiskFile::open(const std::string& path, const 
   TRY(file->open_fd());
   TRY(file->take_lock());
   TRY(file->probe());
+  if (!file->direct_) std::fprintf(stderr, "kelda: %s: no direct I/O here, using the page cache\n", path.c_str());
   return file;
 }
 
@@ -79,7 +80,6 @@ Result<> DiskFile::open_fd() {
     // The filesystem does not do direct I/O: the page cache then stands between, and flush still means fdatasync.
     direct_ = false;
     fd_ = ::open(path_.c_str(), flags);
-    if (fd_ >= 0) std::fprintf(stderr, "kelda: %s: no direct I/O here, using the page cache\n", path_.c_str());
   }
   if (fd_ >= 0) return {};
   if (errno == ENOENT && options_.create_bytes > 0 && !options_.read_only) return create_fd(flags);

@@ -102,7 +102,7 @@ class Core {
   void yield();
   void sleep_until(TimeNs deadline_ns);
 
-  // Pollers run on this core each turn. Add and remove on this core only, not from within poll().
+  // Pollers run on this core each turn. Add and remove on this core only; a poller may remove itself in its poll().
   void add_poller(Poller& poller);
   void remove_poller(Poller& poller);
 
@@ -149,7 +149,7 @@ std::uint64_t random_u64();
 
 // The set of cores that serve: core 0 is the thread that calls run().
 struct RuntimeOptions {
-  std::uint32_t core_count = 1;
+  std::uint32_t core_count = 1;  // bare at most the machine's CPUs
   bool pin_threads = true;  // ignored where there are fewer CPUs than cores
 };
 

@@ -47,7 +47,11 @@ std::size_t CoreInternals::expire_timers() {
 }
 
 std::size_t CoreInternals::run_pollers(std::size_t events) {
-  for (std::size_t i = 0; i < pollers.size(); ++i) events += pollers[i]->poll();
+  for (std::size_t i = 0; i < pollers.size();) {
+    Poller* poller = pollers[i];
+    events += poller->poll();
+    if (i < pollers.size() && pollers[i] == poller) ++i;  // else it has removed itself
+  }
   // Last, so that what the pollers queued is started in this turn.
   return events + core.backend().poll(events == 0 && ready.empty());
 }

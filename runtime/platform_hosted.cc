@@ -39,6 +39,8 @@ class HostedPlatform final : public Platform {
     return count > 0 ? static_cast<std::uint32_t>(count) : 1;
   }
 
+  std::uint32_t max_threads() override { return Core::kMaxCores; }
+
   void pin_thread(std::uint32_t i, std::uint32_t core_count) override {
     if (core_count > cpu_count() || i >= cpu_count()) return;
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {

@@ -5,6 +5,8 @@
 //          '--> failed (started holds the error) ------------------------------------------> joined
 #include <atomic>
 #include <optional>
+#include <string>
+#include <system_error>
 #include <thread>
 
 #include "runtime/core_internals.h"
@@ -49,7 +51,9 @@ class ThreadedRuntime final : public Runtime {
     for (auto& served : threads_) {
       if (served->core != nullptr) served->core->post(served->stop);
     }
-    for (auto& served : threads_) served->thread.join();
+    for (auto& served : threads_) {
+      if (served->thread.joinable()) served->thread.join();
+    }
     threads_.clear();
   }
 
@@ -58,7 +62,12 @@ class ThreadedRuntime final : public Runtime {
     threads_.push_back(std::make_unique<ServedThread>());
     ServedThread& served = *threads_.back();
     looping_.fetch_add(1, std::memory_order_relaxed);
-    served.thread = std::thread([this, &served, i] { serve(served, i); });
+    try {
+      served.thread = std::thread([this, &served, i] { serve(served, i); });
+    } catch (const std::system_error& refused) {
+      looping_.fetch_sub(1, std::memory_order_relaxed);
+      return Error(Code::kOutOfMemory, std::string("a thread for another core: ") + refused.what());
+    }
     served.reported.wait(0, std::memory_order_acquire);
     TRY(std::move(served.started));
     cores_.push_back(served.core);
@@ -109,8 +118,9 @@ Result<int> run_on(Core& first, RuntimeOptions options, std::move_only_function<
 }  // namespace
 
 Result<int> Runtime::run(RuntimeOptions options, std::move_only_function<int(Runtime&)> main) {
-  if (options.core_count == 0 || options.core_count > Core::kMaxCores) {
-    return Error(Code::kInvalidArgument, "the number of cores must be between 1 and " + std::to_string(Core::kMaxCores));
+  const std::uint32_t most = process_platform().max_threads();
+  if (options.core_count == 0 || options.core_count > most) {
+    return Error(Code::kInvalidArgument, "the number of cores must be between 1 and " + std::to_string(most));
   }
   Core& first = Core::current();
   if (first.stats().fibers_alive > 0) {

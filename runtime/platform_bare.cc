@@ -1,0 +1,51 @@
+// The booted machine: a core is a CPU that sleeps in hlt.
+//
+// No wake-up is lost: whatever interrupt or wake_cpu() comes after a CPU's last halt makes its next halt return at once
+// (kernel/cpu.h, C1). So a poller whose prepare_sleep() armed an interrupt needs no lock against it, and a message
+// posted after the core looked at its inbox, with `asleep` set, ends the halt that follows.
+#include "runtime/platform_bare.h"
+
+#include "kernel/cpu.h"
+#include "kernel/kernel.h"
+#include "kernel/random.h"
+#include "kernel/time.h"
+
+namespace kelda::runtime {
+
+namespace {
+
+static_assert(kNever == kernel::kNoDeadline);
+
+class BareBackend final : public CoreBackend {
+ public:
+  std::size_t poll(bool) override { return 0; }  // devices are pollers of their own
+  void sleep(TimeNs deadline_ns) override { kernel::halt_until_interrupt_or(deadline_ns); }
+  void wake() override { kernel::wake_cpu(cpu_); }
+  bool quiesce() override { return true; }
+
+ private:
+  const std::uint32_t cpu_ = kernel::this_cpu_index();  // made on the core's own thread, which is one CPU for ever
+};
+
+class BarePlatform final : public Platform {
+ public:
+  Result<std::unique_ptr<CoreBackend>> make_backend() override { return std::make_unique<BareBackend>(); }
+  TimeNs now_ns() override { return kernel::monotonic_ns(); }
+  std::int64_t wall_clock_us() override { return kernel::wall_clock_ns() / 1000; }
+  void random_bytes(MutableBytes out) override { kernel::random_fill(out); }
+  std::uint32_t cpu_count() override { return kernel::cpu_count(); }
+  std::uint32_t max_threads() override { return kernel::cpu_count(); }
+  void pin_thread(std::uint32_t, std::uint32_t) override {}  // threads never migrate
+  void unpin_thread() override {}
+};
+
+}  // namespace
+
+bool is_bare() { return kernel::running_bare(); }
+
+Platform& bare_platform() {
+  static BarePlatform platform;
+  return platform;
+}
+
+}  // namespace kelda::runtime

@@ -1,0 +1,240 @@
+// The simulated disk: durable only after a flush, and every fault of a plan takes effect exactly when it should.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "blockdev/memory_sim.h"
+#include "runtime/core.h"
+
+namespace kelda::blockdev {
+namespace {
+
+// Aligned memory filled with one value.
+class Block {
+ public:
+  explicit Block(int value, std::size_t bytes = 4096) : storage_(bytes + 4096) {
+    void* start = storage_.data();
+    std::size_t room = storage_.size();
+    data_ = {static_cast<std::byte*>(std::align(4096, bytes, start, room)), bytes};
+    std::ranges::fill(data_, static_cast<std::byte>(value));
+  }
+  MutableBytes all() { return data_; }
+  bool all_are(int value) const {
+    return std::ranges::all_of(data_, [&](std::byte b) { return b == static_cast<std::byte>(value); });
+  }
+
+ private:
+  std::vector<std::byte> storage_;
+  MutableBytes data_;
+};
+
+int first_byte(BlockDevice& device, std::uint64_t at) {
+  Block block(255);
+  EXPECT_TRUE(device.read(at, block.all()));
+  EXPECT_TRUE(block.all_are(static_cast<int>(block.all()[0])));
+  return static_cast<int>(block.all()[0]);
+}
+
+Result<> put(BlockDevice& device, std::uint64_t at, int value, std::size_t bytes = 4096) {
+  Block block(value, bytes);
+  return device.write(at, block.all());
+}
+
+Result<> put_fua(BlockDevice& device, std::uint64_t at, int value) {
+  Block block(value);
+  const IoSegment segment{block.all().data(), 4096};
+  runtime::Completion completion;
+  Request request;
+  request.op = Op::kWrite;
+  request.fua = true;
+  request.offset_bytes = at;
+  request.segments = {&segment, 1};
+  request.completion = &completion;
+  Request* const batch[] = {&request};
+  completion.add();
+  device.submit(batch);
+  completion.wait();
+  return std::move(request.status);
+}
+
+TEST(MemoryDevice, ReadsBackAndCounts) {
+  MemoryDevice disk;
+  EXPECT_EQ(first_byte(disk, 8192), 0);
+  ASSERT_TRUE(put(disk, 8192, 7, 3_MiB));
+  EXPECT_EQ(first_byte(disk, 8192), 7);
+  EXPECT_EQ(first_byte(disk, 8192 + 3_MiB), 0);
+  EXPECT_EQ(disk.stats().writes, 3u);
+  EXPECT_EQ(disk.stats().reads, 3u);
+  EXPECT_EQ(disk.op_count(), 6u);
+}
+
+TEST(MemoryDevice, OnlyFlushedAndFuaWritesSurvive) {
+  MemoryDevice disk;
+  ASSERT_TRUE(put(disk, 0, 1));
+  ASSERT_TRUE(disk.flush());
+  ASSERT_TRUE(put(disk, 0, 2));
+  ASSERT_TRUE(put(disk, 4096, 3));
+  ASSERT_TRUE(put_fua(disk, 8192, 4));
+  auto worst = disk.crash(Survival::kNone);
+  EXPECT_EQ(first_byte(*worst, 0), 1);
+  EXPECT_EQ(first_byte(*worst, 4096), 0);
+  EXPECT_EQ(first_byte(*worst, 8192), 4);
+  auto best = disk.crash(Survival::kAll);
+  EXPECT_EQ(first_byte(*best, 0), 2);
+  EXPECT_EQ(first_byte(*best, 4096), 3);
+  EXPECT_TRUE(put(disk, 0, 5).failed_with(Code::kIo));
+}
+
+TEST(MemoryDevice, AnOlderUnflushedWriteDoesNotUndoANewerFuaWrite) {
+  MemoryDevice disk;
+  ASSERT_TRUE(put(disk, 0, 1));
+  ASSERT_TRUE(put_fua(disk, 0, 2));
+  for (std::uint64_t seed = 0; seed < 20; ++seed) EXPECT_EQ(first_byte(*disk.crash(Survival::kRandom, seed), 0), 2);
+}
+
+TEST(MemoryDevice, ARandomCrashLosesKeepsAndTears) {
+  MemoryDevice disk;
+  ASSERT_TRUE(put(disk, 0, 9));
+  int lost = 0, kept = 0, torn = 0;
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    Block block(0);
+    auto rebooted = disk.crash(Survival::kRandom, seed);
+    rebooted->peek(0, block.all());
+    for (int sector = 0; sector < 8; ++sector) {  // never torn inside a sector
+      const auto part = block.all().subspan(static_cast<std::size_t>(sector) * 512, 512);
+      EXPECT_TRUE(std::ranges::all_of(part, [&](std::byte b) { return b == part[0]; }));
+    }
+    (block.all_are(0) ? lost : block.all_are(9) ? kept : torn)++;
+    Block again(0);
+    disk.crash(Survival::kRandom, seed)->peek(0, again.all());
+    EXPECT_TRUE(std::ranges::equal(block.all(), again.all()));
+  }
+  EXPECT_GT(lost, 10);
+  EXPECT_GT(kept, 10);
+  EXPECT_GT(torn, 10);
+}
+
+TEST(MemoryDevice, DiesAtTheChosenOperation) {
+  for (std::uint64_t n = 0; n < 5; ++n) {
+    MemoryDevice disk({}, {.crash_after_ops = n});
+    std::uint64_t done = 0;
+    while (done < 10 && put(disk, done * 4096, 1) && disk.flush()) ++done;
+    EXPECT_EQ(done, n / 2);
+    EXPECT_EQ(disk.op_count(), n);
+    EXPECT_TRUE(disk.dead());
+    auto rebooted = disk.crash(Survival::kNone);
+    for (std::uint64_t i = 0; i < 5; ++i) EXPECT_EQ(first_byte(*rebooted, i * 4096), i < done ? 1 : 0);
+  }
+}
+
+TEST(MemoryDevice, TheWriteThatTheDeathMeetsMayBeTorn) {
+  MemoryDevice disk({}, {.crash_after_ops = 0});
+  ASSERT_FALSE(put(disk, 0, 6));
+  int changed = 0;
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {
+    Block block(0);
+    disk.crash(Survival::kRandom, seed)->peek(0, block.all());
+    changed += !block.all_are(0);
+  }
+  EXPECT_GT(changed, 10);
+}
+
+TEST(MemoryDevice, ErrorsAtTheNthMatchingOperation) {
+  MemoryDevice disk({}, {.rules = {{.fault = Fault::kError, .op = Op::kWrite, .from_bytes = 4096, .to_bytes = 8192,
+                                    .skip = 1, .count = 2}}});
+  EXPECT_TRUE(put(disk, 0, 1));
+  EXPECT_TRUE(put(disk, 4096, 1));
+  const Result<> failed = put(disk, 4096, 2);
+  ASSERT_TRUE(failed.failed_with(Code::kIo));
+  EXPECT_NE(failed.error().message().find("write of 4096 bytes at 4096"), std::string::npos);
+  EXPECT_TRUE(put(disk, 8192, 2));
+  EXPECT_TRUE(put(disk, 0, 2, 8192).failed_with(Code::kIo));
+  EXPECT_TRUE(put(disk, 4096, 3));
+  EXPECT_EQ(disk.faults_hit(), 2u);
+  EXPECT_EQ(disk.stats().errors, 2u);
+}
+
+TEST(MemoryDevice, AFlushThatFailsKeepsNothingAndOneThatLiesSaysOk) {
+  MemoryDevice disk({}, {.rules = {{.fault = Fault::kError, .op = Op::kFlush}, {.fault = Fault::kPhantom, .op = Op::kFlush}}});
+  ASSERT_TRUE(put(disk, 0, 1));
+  EXPECT_TRUE(disk.flush().failed_with(Code::kIo));
+  EXPECT_TRUE(disk.flush());
+  EXPECT_EQ(first_byte(*disk.crash(Survival::kNone), 0), 0);
+}
+
+TEST(MemoryDevice, BitRotFlipsOneStoredBit) {
+  MemoryDevice disk({}, {.rules = {{.fault = Fault::kBitRot, .op = Op::kRead}}});
+  ASSERT_TRUE(put(disk, 0, 0, 8192));
+  ASSERT_TRUE(disk.flush());
+  for (int i = 0; i < 2; ++i) {  // the second read finds the same damage
+    Block block(0, 8192);
+    ASSERT_TRUE(disk.read(0, block.all()));
+    int bits = 0;
+    for (std::byte b : block.all()) bits += __builtin_popcount(static_cast<unsigned>(b));
+    EXPECT_EQ(bits, 1);
+  }
+  Block block(0, 8192);
+  ASSERT_TRUE(disk.crash(Survival::kNone)->read(0, block.all()));
+  EXPECT_FALSE(block.all_are(0));
+}
+
+TEST(MemoryDevice, MisdirectedAndPhantomWritesReportSuccess) {
+  MemoryDevice disk({.size_bytes = 64_KiB}, {.rules = {{.fault = Fault::kMisdirect, .op = Op::kWrite},
+                                                       {.fault = Fault::kPhantom, .op = Op::kWrite}}});
+  ASSERT_TRUE(put(disk, 4096, 5));
+  EXPECT_EQ(disk.faults_hit(), 1u);
+  Block all(0, 64_KiB);
+  disk.peek(0, all.all());
+  EXPECT_EQ(std::ranges::count(all.all(), std::byte{5}), 4096);
+  EXPECT_FALSE(std::ranges::all_of(all.all().subspan(4096, 4096), [](std::byte b) { return b == std::byte{5}; }));
+  ASSERT_TRUE(put(disk, 4096, 6));
+  disk.peek(0, all.all());
+  EXPECT_EQ(std::ranges::count(all.all(), std::byte{6}), 0);
+}
+
+TEST(MemoryDevice, FillsUpAndDiscardGivesBack) {
+  MemoryDevice disk({}, {.capacity_bytes = 8192});
+  EXPECT_TRUE(put(disk, 0, 1));
+  EXPECT_TRUE(put(disk, 8192, 1));
+  EXPECT_TRUE(put(disk, 16384, 1).failed_with(Code::kNoSpace));
+  EXPECT_TRUE(put(disk, 0, 2));
+  EXPECT_EQ(first_byte(disk, 16384), 0);
+  EXPECT_TRUE(disk.discard(0, 4096));
+  EXPECT_TRUE(put(disk, 16384, 1));
+}
+
+TEST(MemoryDevice, DelaysReorder) {
+  MemoryDevice disk({}, {.delay_min_ns = 1000, .delay_max_ns = 300'000});
+  std::vector<Request> requests(32);
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::vector<IoSegment> segments(32);
+  std::vector<Request*> batch;
+  runtime::Completion completion;
+  for (int i = 0; i < 32; ++i) {
+    auto& request = requests[static_cast<std::size_t>(i)];
+    blocks.push_back(std::make_unique<Block>(i));
+    segments[static_cast<std::size_t>(i)] = {blocks.back()->all().data(), 4096};
+    request.op = Op::kWrite;
+    request.segments = {&segments[static_cast<std::size_t>(i)], 1};
+    request.completion = &completion;
+    batch.push_back(&request);
+  }
+  completion.add(32);
+  disk.submit(batch);
+  completion.wait();
+  EXPECT_NE(first_byte(disk, 0), 31);  // by the plan's seed: the last submitted is not the last carried out
+}
+
+TEST(MemoryDevice, WithoutFlushOrDiscardItSaysSo) {
+  MemoryDevice disk({.has_flush = false, .has_discard = false, .has_write_zeroes = false});
+  EXPECT_TRUE(disk.flush().failed_with(Code::kUnsupported));
+  EXPECT_TRUE(disk.discard(0, 4096).failed_with(Code::kUnsupported));
+  ASSERT_TRUE(put(disk, 4096, 1));
+  EXPECT_TRUE(disk.write_zeroes(0, 2_MiB));  // written by the helper
+  EXPECT_EQ(first_byte(disk, 4096), 0);
+}
+
+}  // namespace
+}  // namespace kelda::blockdev
