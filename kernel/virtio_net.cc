@@ -18,7 +18,7 @@ namespace kelda::kernel {
 namespace {
 
 constexpr std::uint16_t kRxQueue = 0, kTxQueue = 1;
-// Stands before every frame in its buffer; all zeroes when no offload is used.
+// Stands before every frame in its buffer.
 constexpr std::size_t kHeaderBytes = sizeof(virtio_net_hdr_v1);
 static_assert(kHeaderBytes == 12);
 
@@ -39,7 +39,8 @@ Result<std::unique_ptr<VirtioNet>> VirtioNet::create(std::unique_ptr<VirtioTrans
 VirtioNet::~VirtioNet() { virtio_fail(*transport_); }
 
 Result<> VirtioNet::start(DmaMemory& memory, const NetOptions& options) {
-  std::uint64_t wanted = feature_bit(VIRTIO_NET_F_MAC) | feature_bit(VIRTIO_NET_F_STATUS) | feature_bit(VIRTIO_NET_F_MTU);
+  std::uint64_t wanted = feature_bit(VIRTIO_NET_F_MAC) | feature_bit(VIRTIO_NET_F_STATUS) | feature_bit(VIRTIO_NET_F_MTU) |
+                         feature_bit(VIRTIO_NET_F_CSUM) | feature_bit(VIRTIO_NET_F_GUEST_CSUM);
   std::uint64_t features = TRY(virtio_start(*transport_, wanted));
   auto has = [&](unsigned bit) { return (features & feature_bit(bit)) != 0; };
   if (has(VIRTIO_NET_F_MAC)) {
@@ -54,6 +55,8 @@ Result<> VirtioNet::start(DmaMemory& memory, const NetOptions& options) {
   }
   buffer_bytes_ = round_up(kHeaderBytes + max_frame_bytes(), 64);
   has_status_ = has(VIRTIO_NET_F_STATUS);
+  fills_checksums_ = has(VIRTIO_NET_F_CSUM);
+  checks_checksums_ = has(VIRTIO_NET_F_GUEST_CSUM);
   read_link();
   TRY(transport_->enable_config_interrupt({options.cpu, &VirtioNet::on_config_interrupt, this}));
   TRY(make_direction(rx_, kRxQueue, memory, options, features));
@@ -93,7 +96,11 @@ VirtioNet::Received VirtioNet::take_received() {
     ++stats_.rx_errors;
     return received;
   }
-  received.frame = {static_cast<const std::byte*>(completion->token) + kHeaderBytes, written - kHeaderBytes};
+  const auto* buffer_start = static_cast<const std::byte*>(completion->token);
+  virtio_net_hdr_v1 header;
+  std::memcpy(&header, buffer_start, sizeof header);
+  received.frame = {buffer_start + kHeaderBytes, written - kHeaderBytes};
+  received.checksum_is_good = checks_checksums_ && (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) != 0;
   ++stats_.rx_frames;
   stats_.rx_bytes += received.frame.size();
   return received;
@@ -116,7 +123,8 @@ void VirtioNet::reclaim_sent() {
   }
 }
 
-SendStatus VirtioNet::send(std::span<const Bytes> pieces) {
+SendStatus VirtioNet::send(std::span<const Bytes> pieces, PartialChecksum checksum) {
+  KELDA_ASSERT(!checksum.wanted || fills_checksums_);
   std::size_t size = 0;
   for (Bytes piece : pieces) size += piece.size();
   if (size > max_frame_bytes()) return SendStatus::kTooLong;
@@ -127,6 +135,13 @@ SendStatus VirtioNet::send(std::span<const Bytes> pieces) {
     return SendStatus::kFull;
   }
   std::uint16_t i = tx_free_.back();
+  virtio_net_hdr_v1 header{};
+  if (checksum.wanted) {
+    header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    header.csum_start = checksum.start;
+    header.csum_offset = checksum.offset;
+  }
+  std::memcpy(buffer(tx_, i), &header, sizeof header);
   std::byte* at = buffer(tx_, i) + kHeaderBytes;
   for (Bytes piece : pieces) {
     std::memcpy(at, piece.data(), piece.size());

@@ -49,11 +49,12 @@ class Network : public testing::Test {
     (void)peer.queues[queue]->want_notification();
   }
   // Returns whether an interrupt was due.
-  bool deliver(std::size_t frame_bytes, std::byte value) {
+  bool deliver(std::size_t frame_bytes, std::byte value, std::uint8_t flags = 0) {
     PeerChain chain = empty_buffers.front();
     empty_buffers.pop_front();
     std::byte* at = PeerMemory::from_device(chain.writes[0].address.value);
     std::memset(at, 0, 12);
+    at[0] = std::byte{flags};
     std::memset(at + 12, static_cast<int>(value), frame_bytes);
     return peer.queues[0]->complete(chain.head, static_cast<std::uint32_t>(12 + frame_bytes));
   }
@@ -77,7 +78,7 @@ TEST_F(Network, TellsAddressLinkAndMtu) {
   peer.set_config<std::uint16_t>(6, 0);
   peer.config_sink.handler(peer.config_sink.argument);
   EXPECT_FALSE(net->arm()) << "the change must be looked at before sleep";
-  net->poll_rx([](Bytes) {});
+  net->poll_rx([](Bytes, bool) {});
   EXPECT_FALSE(net->link_up());
 }
 
@@ -89,7 +90,7 @@ TEST_F(Network, ReceivesFramesAndGivesTheBuffersBack) {
     EXPECT_TRUE(deliver(60, std::byte{1})) << "armed";
     EXPECT_FALSE(deliver(1514, std::byte{2})) << "one interrupt is enough";
     std::vector<std::size_t> sizes;
-    EXPECT_EQ(net->poll_rx([&](Bytes frame) { sizes.push_back(frame.size()); }), 2u);
+    EXPECT_EQ(net->poll_rx([&](Bytes frame, bool) { sizes.push_back(frame.size()); }), 2u);
     EXPECT_EQ(sizes, (std::vector<std::size_t>{60, 1514}));
   }
   EXPECT_EQ(net->stats().rx_frames, 200u);
@@ -101,7 +102,7 @@ TEST_F(Network, MalformedFramesAreCountedAndDropped) {
   PeerChain chain = empty_buffers.front();
   empty_buffers.pop_front();
   peer.queues[0]->complete(chain.head, 100'000);
-  EXPECT_EQ(net->poll_rx([](Bytes) { FAIL(); }), 2u);
+  EXPECT_EQ(net->poll_rx([](Bytes, bool) { FAIL(); }), 2u);
   EXPECT_EQ(net->stats().rx_errors, 2u);
   EXPECT_EQ(empty_buffers.size(), 8u);
 }
@@ -121,6 +122,27 @@ TEST_F(Network, SendsPiecesAsOneFrameBehindAnEmptyHeader) {
   std::vector<std::byte> large(1600);
   Bytes one[] = {large};
   EXPECT_EQ(net->send(one), SendStatus::kTooLong);
+}
+
+TEST_F(Network, ChecksumsAreLeftToADeviceThatOffersIt) {
+  peer.features |= feature_bit(0) | feature_bit(1);
+  start();
+  ASSERT_TRUE(net->fills_checksums());
+  ASSERT_TRUE(net->checks_checksums());
+  std::vector<std::byte> a(60);
+  Bytes pieces[] = {a};
+  ASSERT_EQ(net->send(pieces, {34, 16, true}), SendStatus::kQueued);
+  ASSERT_EQ(net->send(pieces), SendStatus::kQueued);
+  net->kick_tx();
+  ASSERT_EQ(sent.size(), 2u);
+  EXPECT_EQ(sent[0][0], std::byte{1});  // needs a checksum
+  EXPECT_EQ(sent[0][6], std::byte{34});
+  EXPECT_EQ(sent[0][8], std::byte{16});
+  EXPECT_EQ(sent[1][0], std::byte{0}) << "a reused or fresh header says nothing";
+  std::vector<bool> good;
+  for (std::uint8_t flags : {0, 1, 2}) deliver(60, std::byte{}, flags);
+  net->poll_rx([&](Bytes, bool is_good) { good.push_back(is_good); });
+  EXPECT_EQ(good, (std::vector<bool>{false, true, true}));
 }
 
 TEST_F(Network, FullTransmitQueueSaysSoAndWakesWhenRoomReturns) {

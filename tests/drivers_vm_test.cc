@@ -273,7 +273,7 @@ TEST_F(Machine, NetworkAnswersAnAddressRequest) {
     bool answered = false;
     std::uint64_t deadline = monotonic_ns() + 10 * kSecondNs;
     while (!answered && monotonic_ns() < deadline) {
-      std::size_t got = net.poll_rx([&](Bytes in) {
+      std::size_t got = net.poll_rx([&](Bytes in, bool) {
         if (in.size() >= 42 && std::memcmp(in.data() + 12, kind.data(), 8) == 0 &&
             std::memcmp(in.data() + 28, gateway.data(), 4) == 0) answered = true;
       });
