@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <array>
+
 #include "common/assert.h"
 #include "kernel/acpi.h"
 #include "kernel/cpu.h"
@@ -25,16 +27,24 @@ std::uint32_t port_address(PciAddress where, std::uint16_t offset) {
   return 0x8000'0000u | where.bus << 16 | where.device << 11 | where.function << 8 | (offset & 0xfc);
 }
 
-// The register of ECAM, or null where ECAM does not reach. map_mmio() remembers what is mapped, so a bus costs its
-// megabyte of entries once.
+// The registers of a bus in ECAM, mapped when first asked for: a bus costs a megabyte of entries.
+volatile std::byte* ecam_bus(const PciConfigSpace& space, std::uint8_t bus) {
+  static constinit std::array<volatile std::byte*, 256> mapped{};
+  if (mapped[bus] == nullptr) {
+    Result<volatile void*> fresh = map_mmio(PhysAddr(space.base.value + (bus - space.start_bus) * kBusBytes), kBusBytes);
+    if (fresh) mapped[bus] = static_cast<volatile std::byte*>(*fresh);
+  }
+  return mapped[bus];
+}
+
+// The register of ECAM, or null where ECAM does not reach.
 volatile std::uint32_t* ecam_register(PciAddress where, std::uint16_t offset) {
   std::optional<PciConfigSpace> space = pci_config_space();
   if (!space || where.bus < space->start_bus || where.bus > space->end_bus) return nullptr;
-  std::uint64_t bus_offset = (where.bus - space->start_bus) * kBusBytes;
-  Result<volatile void*> bus = map_mmio(PhysAddr(space->base.value + bus_offset), kBusBytes);
-  if (!bus) return nullptr;
+  volatile std::byte* bus = ecam_bus(*space, where.bus);
+  if (bus == nullptr) return nullptr;
   std::size_t in_bus = std::size_t{where.device} << 15 | std::size_t{where.function} << 12 | (offset & 0xffc);
-  return reinterpret_cast<volatile std::uint32_t*>(static_cast<volatile std::byte*>(*bus) + in_bus);
+  return reinterpret_cast<volatile std::uint32_t*>(bus + in_bus);
 }
 
 void scan_bus(std::uint8_t bus, unsigned depth, std::vector<PciFunction>& found);
