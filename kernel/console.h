@@ -9,7 +9,7 @@
 
 namespace kelda::kernel {
 
-// "\n" becomes "\r\n" on the wire.
+// Bytes go out as they are: the host's terminal is not a teletype.
 void console_write(std::string_view text);
 // Takes at most `capacity` bytes that have come in; 0 when none. Never waits.
 std::size_t console_read(char* out, std::size_t capacity);

@@ -69,8 +69,7 @@ std::optional<PhysAddr> translate(const volatile void* address);
 // kOutOfMemory when frames run out.
 Result<> populate(const void* address, std::size_t size_bytes);
 
-// Device registers, uncached and never executable. Mappings are permanent; asking again for the same range gives the
-// same address. `phys` needs no alignment.
+// Device registers, uncached and never executable. Mappings are permanent. `phys` needs no alignment.
 Result<volatile void*> map_mmio(PhysAddr phys, std::size_t size_bytes);
 
 inline void invalidate_page(VirtAddr page) { asm volatile("invlpg (%0)" ::"r"(page) : "memory"); }

@@ -1,0 +1,166 @@
+// ACPI's static tables (ACPI 6.5, 5.2). Fields are read by their offset in the specification.
+#include "kernel/acpi.h"
+
+#include <cstring>
+
+#include "kernel/internal.h"
+#include "kernel/machine_info.h"
+#include "kernel/tables.h"
+
+namespace kelda::kernel {
+
+constinit MachineInfo g_machine;
+
+namespace {
+
+constexpr std::size_t kHeaderBytes = 36;
+
+template <class T>
+T field(const std::uint8_t* table, std::size_t offset) {
+  T value;
+  std::memcpy(&value, table + offset, sizeof value);
+  return value;
+}
+
+bool is_named(const std::uint8_t* at, const char* name, std::size_t length) { return std::memcmp(at, name, length) == 0; }
+
+// A whole table, checked; null when it is not one.
+const std::uint8_t* table_at(std::uint64_t address) {
+  const std::uint8_t* header = firmware_view(address, kHeaderBytes);
+  if (!header) return nullptr;
+  auto length = field<std::uint32_t>(header, 4);
+  if (length < kHeaderBytes || length > 1_MiB) return nullptr;
+  const std::uint8_t* table = firmware_view(address, length);
+  std::uint8_t sum = 0;
+  for (std::uint32_t i = 0; table && i < length; ++i) sum = static_cast<std::uint8_t>(sum + table[i]);
+  return sum == 0 ? table : nullptr;
+}
+
+std::uint32_t table_length(const std::uint8_t* table) { return field<std::uint32_t>(table, 4); }
+
+void read_source_override(const std::uint8_t* entry) {
+  auto irq = entry[3];
+  if (irq >= 16) return;
+  auto flags = field<std::uint16_t>(entry, 8);
+  g_machine.isa_lines[irq] = {field<std::uint32_t>(entry, 4), (flags >> 2 & 3) == 3 ? Trigger::kLevel : Trigger::kEdge,
+                              (flags & 3) == 3 ? Polarity::kLow : Polarity::kHigh};
+}
+
+// Interrupt controllers (5.2.12).
+void read_madt(const std::uint8_t* madt) {
+  constexpr std::uint32_t kUsable = 1;  // enabled; "online capable" ones are hot-plugged later
+  for (std::uint32_t at = 44; at + 2 <= table_length(madt) && madt[at + 1] >= 2; at += madt[at + 1]) {
+    const std::uint8_t* entry = madt + at;
+    switch (entry[0]) {
+      case 0:
+        if (field<std::uint32_t>(entry, 4) & kUsable) add_cpu(entry[3]);
+        break;
+      case 1: add_io_apic(field<std::uint32_t>(entry, 4), field<std::uint32_t>(entry, 8)); break;
+      case 2: read_source_override(entry); break;
+      case 9:
+        if (field<std::uint32_t>(entry, 8) & kUsable) add_cpu(field<std::uint32_t>(entry, 4));
+        break;
+      default: break;
+    }
+  }
+}
+
+Register read_address(const std::uint8_t* at) {
+  auto address = field<std::uint64_t>(at, 4);
+  if (address == 0 || at[0] > 1) return {};
+  return {at[0] == 0 ? Register::Space::kMemory : Register::Space::kPort, address};
+}
+
+// Fixed description (5.2.9).
+void read_fadt(const std::uint8_t* fadt) {
+  constexpr std::uint32_t kResetSupported = 1u << 10, kHardwareReduced = 1u << 20;
+  PowerInfo& power = g_machine.power;
+  std::uint32_t length = table_length(fadt);
+  auto flags = field<std::uint32_t>(fadt, 112);
+  power.sci_irq = field<std::uint16_t>(fadt, 46);
+  power.smi_command = field<std::uint16_t>(fadt, 48);
+  power.acpi_enable = fadt[52];
+  power.event_a = field<std::uint16_t>(fadt, 56);
+  power.control_a = field<std::uint16_t>(fadt, 64);
+  power.control_b = field<std::uint16_t>(fadt, 68);
+  power.event_bytes = fadt[88];
+  power.reduced = flags & kHardwareReduced;
+  if ((flags & kResetSupported) && length >= 129) {
+    power.reset = read_address(fadt + 116);
+    power.reset_value = fadt[128];
+  }
+  if (power.reduced && length >= 256) power.sleep_control = read_address(fadt + 244);
+  std::uint64_t dsdt_address = length >= 148 ? field<std::uint64_t>(fadt, 140) : 0;
+  if (!dsdt_address) dsdt_address = field<std::uint32_t>(fadt, 40);
+  if (const std::uint8_t* dsdt = table_at(dsdt_address)) scan_aml(dsdt + kHeaderBytes, table_length(dsdt) - kHeaderBytes);
+}
+
+// PCI configuration space (PCI firmware specification, 4.1.2); the first segment is the one that is used.
+void read_mcfg(const std::uint8_t* mcfg) {
+  if (table_length(mcfg) < 60) return;
+  g_machine.pci_config = {PhysAddr(field<std::uint64_t>(mcfg, 44)), field<std::uint16_t>(mcfg, 52), mcfg[54], mcfg[55]};
+  g_machine.has_pci_config = true;
+}
+
+void read_table(std::uint64_t address) {
+  const std::uint8_t* table = table_at(address);
+  if (!table) return;
+  if (is_named(table, "APIC", 4)) read_madt(table);
+  if (is_named(table, "FACP", 4)) read_fadt(table);
+  if (is_named(table, "MCFG", 4)) read_mcfg(table);
+}
+
+std::uint64_t find_rsdp(const StartInfo& info) {
+  if (info.rsdp) return info.rsdp;
+  for (std::uint64_t address = 0xe0000; address < 0x100000; address += 16) {
+    if (is_named(firmware_view(address, 8), "RSD PTR ", 8)) return address;
+  }
+  return 0;
+}
+
+}  // namespace
+
+const std::uint8_t* firmware_view(std::uint64_t address, std::size_t size_bytes) {
+  if (size_bytes == 0 || address == 0) return nullptr;
+  if (find_mapping(address).entry && find_mapping(address + size_bytes - 1).entry) {
+    return reinterpret_cast<const std::uint8_t*>(address);
+  }
+  auto view = map_mmio(PhysAddr(address), size_bytes);
+  return view ? const_cast<const std::uint8_t*>(static_cast<volatile std::uint8_t*>(*view)) : nullptr;
+}
+
+void add_cpu(std::uint32_t apic_id) {
+  if (g_machine.cpu_count < kMaxCpus) g_machine.apic_ids[g_machine.cpu_count++] = apic_id;
+}
+
+void add_io_apic(std::uint64_t address, std::uint32_t first_gsi) {
+  if (g_machine.io_apic_count < kMaxIoApics) g_machine.io_apics[g_machine.io_apic_count++] = {address, first_gsi};
+}
+
+bool read_acpi_tables(const StartInfo& info) {
+  std::uint64_t address = find_rsdp(info);
+  const std::uint8_t* rsdp = address ? firmware_view(address, 36) : nullptr;
+  if (!rsdp || !is_named(rsdp, "RSD PTR ", 8)) return false;
+  bool wide = rsdp[15] >= 2 && field<std::uint64_t>(rsdp, 24) != 0;
+  const std::uint8_t* root = table_at(wide ? field<std::uint64_t>(rsdp, 24) : field<std::uint32_t>(rsdp, 16));
+  if (!root) return false;
+  std::size_t entry_bytes = wide ? 8 : 4;
+  for (std::size_t at = kHeaderBytes; at + entry_bytes <= table_length(root); at += entry_bytes) {
+    read_table(wide ? field<std::uint64_t>(root, at) : field<std::uint32_t>(root, at));
+  }
+  return true;
+}
+
+void init_acpi(const StartInfo& info) {
+  if (!read_acpi_tables(info) || g_machine.cpu_count == 0) read_mp_table();
+  if (g_machine.mmio_slot_count == 0) read_mmio_slots_from_command_line();
+}
+
+std::optional<PciConfigSpace> pci_config_space() {
+  if (!g_machine.has_pci_config) return std::nullopt;
+  return g_machine.pci_config;
+}
+
+std::span<const VirtioMmioSlot> virtio_mmio_slots() { return {g_machine.mmio_slots, g_machine.mmio_slot_count}; }
+
+}  // namespace kelda::kernel

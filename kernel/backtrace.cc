@@ -1,0 +1,74 @@
+#include "kernel/backtrace.h"
+
+#include "kernel/internal.h"
+#include "kernel/tables.h"
+
+namespace kelda::kernel {
+
+namespace {
+
+bool read_word(std::uint64_t address, std::uint64_t& out) {
+  if (address % sizeof(std::uint64_t) || !find_mapping(address).entry) return false;
+  out = *reinterpret_cast<const std::uint64_t*>(address);
+  return true;
+}
+
+// Is there a call instruction that ends at `address`? Direct near (5 bytes) or indirect (2 to 7 bytes).
+bool follows_call(std::uint64_t address) {
+  if (!is_image_text(address) || !is_image_text(address - 8)) return false;
+  auto* code = reinterpret_cast<const std::uint8_t*>(address);
+  if (code[-5] == 0xe8) {
+    auto offset = static_cast<std::uint32_t>(code[-4]) | static_cast<std::uint32_t>(code[-3]) << 8 |
+                  static_cast<std::uint32_t>(code[-2]) << 16 | static_cast<std::uint32_t>(code[-1]) << 24;
+    return is_image_text(address + static_cast<std::uint64_t>(static_cast<std::int64_t>(static_cast<std::int32_t>(offset))));
+  }
+  for (int length = 2; length <= 7; ++length) {
+    if (code[-length] == 0xff && (code[1 - length] >> 3 & 7) == 2) return true;
+  }
+  return false;
+}
+
+// A frame further up the same stack whose return address follows a call.
+bool is_frame(std::uint64_t rbp, std::uint64_t above, std::uint64_t& next, std::uint64_t& address) {
+  constexpr std::uint64_t kLargestFrame = 16_MiB;
+  if (rbp < above || rbp - above > kLargestFrame) return false;
+  return read_word(rbp, next) && read_word(rbp + 8, address) && follows_call(address);
+}
+
+}  // namespace
+
+void walk_stack(std::uint64_t rip, std::uint64_t rsp, std::uint64_t rbp, void (*visit)(std::uint64_t, bool)) {
+  int left = kMaxFrames;
+  visit(rip, true);
+  // A function that was just entered, or jumped to, has its caller on top of the stack.
+  std::uint64_t top;
+  if (!is_image_text(rip) && read_word(rsp, top) && follows_call(top)) visit(top, true);
+  std::uint64_t at = rsp;
+  while (left > 0) {
+    std::uint64_t next, address;
+    while (left > 0 && is_frame(rbp, at, next, address)) {
+      visit(address, true);
+      --left;
+      at = rbp + 16;
+      rbp = next;
+    }
+    // The chain is broken or at its end: look for the next frame or return address within a page or two.
+    bool found = false;
+    for (int words = 0; words < 1024 && !found && left > 0; ++words, at += 8) {
+      std::uint64_t word;
+      if (!read_word(at, word)) return;
+      if (is_frame(at, at, next, address) && next > at) {
+        rbp = at;
+        found = true;
+        break;
+      }
+      if (follows_call(word)) {
+        visit(word, false);
+        --left;
+      }
+    }
+    if (!found) return;
+  }
+}
+
+}  // namespace kelda::kernel

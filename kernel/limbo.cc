@@ -1,0 +1,85 @@
+#include "kernel/limbo.h"
+
+#include <atomic>
+
+#include "kernel/memory.h"
+#include "kernel/tlb.h"
+
+namespace kelda::kernel {
+
+namespace {
+
+struct Range {
+  VirtAddr begin, end;
+  std::uint64_t generation;
+};
+
+// Fewer than the tags can tell apart: a tag names one range of the queue.
+constexpr std::size_t kQueueSize = 1024;
+constexpr std::uint64_t kTagShift = 52, kTags = 2048;
+static_assert(kQueueSize < kTags);
+// More than this share of RAM never waits.
+constexpr std::uint64_t kLimboShare = 8;
+
+constinit Range g_queue[kQueueSize] = {};
+constinit std::size_t g_head = 0, g_count = 0;
+constinit std::atomic<std::uint64_t> g_pages{0};
+
+std::uint64_t tag_of(std::uint64_t generation) { return (generation % kTags) << kTagShift; }
+
+// Frees the frames that still carry the range's tag; others were taken back, or retired again later.
+bool release(const Range& range) {
+  std::uint64_t freed = 0;
+  for_each_entry(range.begin, range.end, [&](std::uint64_t* entry, VirtAddr) {
+    if (!(*entry & kPteLimbo) || (*entry & (kTags - 1) << kTagShift) != tag_of(range.generation)) return;
+    PhysAddr frame(*entry & kPteFrameMask);
+    *entry = 0;
+    free_frame(frame);
+    ++freed;
+  });
+  g_pages.fetch_sub(freed, std::memory_order_relaxed);
+  return freed != 0;
+}
+
+bool release_passed() {
+  bool freed = false;
+  while (g_count && tlb_passed(g_queue[g_head].generation)) {
+    freed |= release(g_queue[g_head]);
+    g_head = (g_head + 1) % kQueueSize;
+    --g_count;
+  }
+  return freed;
+}
+
+}  // namespace
+
+std::uint64_t limbo_page_count() { return g_pages.load(std::memory_order_relaxed); }
+
+void limbo_taken_back() { g_pages.fetch_sub(1, std::memory_order_relaxed); }
+
+bool limbo_add(VirtAddr begin, VirtAddr end) {
+  if (g_count == kQueueSize) return false;
+  // The tag must be known before the generation starts: nobody else starts one, the area lock is held.
+  std::uint64_t tag = tag_of(g_tlb_generation.load(std::memory_order_relaxed) + 1);
+  std::uint64_t retired = 0;
+  for_each_entry(begin, end, [&](std::uint64_t* entry, VirtAddr) {
+    if (*entry & kPteLimbo) return;
+    atomic_entry(entry).store((*entry & kPteFrameMask) | kPteLimbo | tag, std::memory_order_relaxed);
+    ++retired;
+  });
+  if (!retired) return true;
+  g_pages.fetch_add(retired, std::memory_order_relaxed);
+  std::uint64_t generation = tlb_new_generation();
+  g_queue[(g_head + g_count++) % kQueueSize] = {begin, end, generation};
+  release_passed();
+  if (g_pages.load(std::memory_order_relaxed) > memory_stats().total_page_count / kLimboShare) limbo_force();
+  return true;
+}
+
+bool limbo_force() {
+  if (!g_count) return false;
+  tlb_force(g_tlb_generation.load(std::memory_order_relaxed));
+  return release_passed();
+}
+
+}  // namespace kelda::kernel

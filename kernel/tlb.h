@@ -1,0 +1,45 @@
+// Stale translations of demand-zero memory, without interrupts to other CPUs. Private to kernel/.
+//
+// A CPU may hold a translation of a page for as long as it does not flush. So a frame whose page was unmapped goes to
+// limbo: it stays in the page's entry (not present, marked, with the generation of its unmapping) until every CPU that
+// runs has passed that generation. A CPU passes when it makes a system call, takes an interrupt, sleeps or calls
+// flush_all_local(); one that sleeps counts as passed and flushes before it does anything else.
+//
+// Invariants
+//  T1. A frame leaves limbo only after every running CPU has flushed since it was unmapped.
+//  T2. Until then, memory that is mapped again at the same address takes its old frame back (zeroed): a CPU with the old
+//      translation sees the same frame as everybody else.
+//  T3. tlb_seen of a CPU is stored after the flush; `halted` is cleared before the generation is read (both sequentially
+//      consistent), so whoever sees "halted" after raising the generation knows that the CPU will see it on waking.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "kernel/cpu_state.h"
+#include "kernel/machine.h"
+
+namespace kelda::kernel {
+
+extern std::atomic<std::uint64_t> g_tlb_generation;
+
+// Flushes this CPU if anything was unmapped since its last flush. Interrupts off, or from one place in the code only.
+inline void tlb_pass() {
+  CpuState& cpu = this_cpu();
+  std::uint64_t generation = g_tlb_generation.load(std::memory_order_seq_cst);
+  if (cpu.tlb_seen.load(std::memory_order_relaxed) == generation) return;
+  write_cr3(read_cr3());
+  cpu.tlb_seen.store(generation, std::memory_order_seq_cst);
+}
+
+// Starts a new generation for what the caller has just unmapped, and returns it. This CPU passes it at once.
+std::uint64_t tlb_new_generation();
+// Has every running CPU passed `generation`?
+bool tlb_passed(std::uint64_t generation);
+// Makes every CPU pass it, by interrupt where needed, and waits. For when memory is short and for moves.
+void tlb_force(std::uint64_t generation);
+
+// demand.cc
+std::uint64_t limbo_page_count();
+
+}  // namespace kelda::kernel
