@@ -4,7 +4,7 @@
 file(STRINGS /usr/include/x86_64-linux-gnu/asm/unistd_64.h lines REGEX "^#define __NR_")
 set(names "")
 foreach(line IN LISTS lines)
-  string(REGEX REPLACE "^#define __NR_([a-z0-9_]+) ([0-9]+)$" "[\\2] = \"\\1\",\n" entry "${line}")
+  string(REGEX REPLACE "^#define __NR_([a-z0-9_]+) ([0-9]+)$" "{\\2, \"\\1\"},\n" entry "${line}")
   string(APPEND names "${entry}")
 endforeach()
 file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/syscall_names.inc CONTENT "${names}" @ONLY)

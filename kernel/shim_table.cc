@@ -8,11 +8,21 @@ namespace kelda::kernel {
 
 namespace {
 
-// Index = number; from the kernel's own header, by CMake.
-constexpr const char* kNames[] = {
+struct Name {
+  std::uint64_t number;
+  const char* name;
+};
+// From Linux's header, by CMake.
+constexpr Name kNames[] = {
 #include "syscall_names.inc"
 };
-constexpr std::size_t kNameCount = std::size(kNames);
+
+const char* name_of(std::uint64_t number) {
+  for (const Name& entry : kNames) {
+    if (entry.number == number) return entry.name;
+  }
+  return "unknown";
+}
 
 constexpr std::size_t kTableSize = 512;
 constinit Syscall g_table[kTableSize] = {};
@@ -40,7 +50,7 @@ void build_table() {
     while (*text && used + 1 < sizeof message) message[used++] = *text++;
   };
   append("system call that the libc shim does not serve: ");
-  append(number < kNameCount && kNames[number] ? kNames[number] : "unknown");
+  append(name_of(number));
   append(", number ");
   char digits[20];
   std::size_t at = sizeof digits - 1;
