@@ -51,7 +51,7 @@ class Listener {
 struct StackOptions {       // bare only; hosted ignores it
   std::string address = {}; // "10.0.0.2/24"; empty: DHCP
   std::string gateway = {}; // with a static address; may be empty
-  bool needs_device = true; // false: without a network device go on with 127.0.0.1 alone
+  bool needs_device = true; // false: 127.0.0.1 alone, for tests and tools
   std::uint32_t connection_limit = 10'000;       // beyond it SYNs are ignored
   std::uint64_t memory_limit_bytes = 16ull << 20;  // for packets and unsent or unread data of all connections
 };

@@ -15,7 +15,9 @@ class Stack {
   virtual Result<std::unique_ptr<Connection>> connect(Endpoint endpoint, runtime::TimeNs deadline_ns) = 0;
 };
 
+bool is_bare();
 Stack& hosted_stack();
+Stack& bare_stack();
 Stack& platform_stack();
 
 }  // namespace kelda::net
