@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #if defined(__SANITIZE_THREAD__)
@@ -24,6 +25,7 @@ struct SanitizerFiber {
 #if defined(__SANITIZE_ADDRESS__)
     stack_bottom = bottom;
     stack_bytes = bytes;
+    __asan_unpoison_memory_region(bottom, bytes);  // frames of a fiber that was dropped before
 #endif
 #if defined(__SANITIZE_THREAD__)
     tsan_fiber = __tsan_create_fiber(0);
@@ -49,7 +51,7 @@ inline void before_switch([[maybe_unused]] SanitizerFiber& from, [[maybe_unused]
   __sanitizer_start_switch_fiber(from_ends ? nullptr : &from.fake_stack, to.stack_bottom, to.stack_bytes);
 #endif
 #if defined(__SANITIZE_THREAD__)
-  __tsan_switch_to_fiber(to.tsan_fiber, __tsan_switch_to_fiber_no_sync);
+  __tsan_switch_to_fiber(to.tsan_fiber, 0);  // one thread: what the one did comes before what the other does
 #endif
 }
 
