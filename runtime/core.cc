@@ -219,6 +219,7 @@ void CoreInternals::yield() {
   if (&self == &main) {
     in_loop = true;
     turn();
+    core.backend().poll(false);
     in_loop = false;
     return;
   }

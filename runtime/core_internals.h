@@ -44,12 +44,11 @@ struct CoreInternals {
   // Makes another virtual core of this thread the current one.
   static void set_current(Core* core) { Core::current_ = core; }
 
-  // One turn: messages, timers, ready fibers, pollers. False when there was nothing to do and nothing is ready.
+  // One turn: messages, timers, ready fibers, pollers. False when nothing is ready: then idle(), which looks again.
   bool turn();
   std::size_t take_messages();
   std::size_t expire_timers();
-  // Polls everything; returns `events`, what the turn did before, plus what was handled here.
-  std::size_t run_pollers(std::size_t events);
+  std::size_t run_pollers();
   // Runs this fiber, and those that it hands over to while `turn_budget` lasts.
   void resume(Fiber& fiber, std::size_t turn_budget);
   // Sleeps until something comes in, or the limit. Call after a turn() that returned false.
@@ -60,8 +59,9 @@ struct CoreInternals {
     KELDA_ASSERT(!in_loop);  // a poller or message tried to wait
     in_loop = true;
     while (!done()) {
-      if (!turn()) idle();
+      if (!turn() && !done()) idle();
     }
+    core.backend().poll(false);  // the thread goes on with its own work: leave nothing unstarted
     in_loop = false;
   }
 

@@ -85,7 +85,7 @@ bool CoreInternals::end_all_io() {
   bool ended = core.backend_->quiesce();
   const TimeNs limit = core.platform().now_ns() + kEndIoTimeoutNs;
   while (core.io_in_flight_ > 0 && core.platform().now_ns() < limit) {
-    if (take_messages() + run_pollers(0) == 0) idle(core.platform().now_ns() + kEndIoTimeoutNs / 100);
+    if (take_messages() + run_pollers() == 0) idle(core.platform().now_ns() + kEndIoTimeoutNs / 100);
   }
   ended &= core.io_in_flight_ == 0;
   core.io_in_flight_ = 0;

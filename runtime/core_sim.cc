@@ -111,7 +111,7 @@ std::size_t Simulation::housekeeping(bool all) {
   for (Core* core : cores_) {
     if (!all && order_.one_in(2)) continue;
     CoreInternals& in = enter(*core);
-    events = in.run_pollers(events + in.take_messages() + in.expire_timers());
+    events += in.take_messages() + in.expire_timers() + in.run_pollers();
   }
   return events;
 }
