@@ -30,11 +30,10 @@ std::uint64_t take_number(std::string_view& text) {
     value = value * base + digit;
     text.remove_prefix(1);
   }
-  constexpr std::string_view kSuffixes = "KMG";
-  std::size_t suffix = text.empty() ? std::string_view::npos : kSuffixes.find(text[0]);
-  if (suffix == std::string_view::npos) return value;
-  text.remove_prefix(1);
-  return value << 10 * (suffix + 1);
+  const char suffix = text.empty() ? 0 : text[0];
+  const unsigned shift = suffix == 'K' ? 10 : suffix == 'M' ? 20 : suffix == 'G' ? 30 : 0;
+  if (shift != 0) text.remove_prefix(1);
+  return value << shift;
 }
 
 bool take(std::string_view& text, char wanted) {
@@ -57,9 +56,13 @@ void set_command_line(const char* text) {
 }
 
 void read_mmio_slots_from_command_line() {
-  std::string_view rest = command_line();
-  for (std::size_t at; (at = rest.find(kMmioKey)) != std::string_view::npos;) {
-    rest.remove_prefix(at + kMmioKey.size());
+  // Byte by byte: find() would call memchr, which the C library has not chosen yet (early.h).
+  for (std::string_view rest = command_line(); !rest.empty();) {
+    if (!rest.starts_with(kMmioKey)) {
+      rest.remove_prefix(1);
+      continue;
+    }
+    rest.remove_prefix(kMmioKey.size());
     VirtioMmioSlot slot{};
     slot.size_bytes = static_cast<std::uint32_t>(take_number(rest));
     if (!take(rest, '@')) continue;
