@@ -1,0 +1,52 @@
+// What runs behind the traffic: checkpoints when the ring fills, and batches that nobody waits for.
+
+#include "wal/log_impl.h"
+
+namespace kelda::wal {
+namespace {
+
+constexpr runtime::TimeNs kLazyWriteNs = 500'000'000;
+
+// Under Durability::kNone nobody waits for commits: this bounds what a crash loses.
+void write_lazily(Log::Impl& log) {
+  while (!log.stopping.load(std::memory_order_relaxed) && log.flush.health()) {
+    log.write_wanted.wait_until(runtime::now_ns() + kLazyWriteNs);
+    log.write_wanted.reset();
+    // A failure is kept by the flush and told to everybody; it also ends this loop.
+    if (log.flush.hardened().value + 1 < log.log_now() && !log.flush.wait_all()) return;
+  }
+}
+
+}  // namespace
+
+void Log::checkpoint_loop() {
+  Impl& log = *impl_;
+  runtime::Completion writer;
+  writer.add();
+  auto started = runtime::Core::current().spawn(
+      [&] {
+        write_lazily(log);
+        writer.done();
+      },
+      {.name = "log-writer"});
+  if (!started) {
+    log.flush.fail(Error(Code::kFailed, "the log's background writer could not start: " + started.error().to_string()));
+    writer.done();
+  }
+  while (!log.stopping.load(std::memory_order_relaxed) && log.flush.health()) {
+    log.checkpoint_wanted.wait();
+    log.checkpoint_wanted.reset();
+    while (log.space.wants_checkpoint() && !log.stopping.load(std::memory_order_relaxed)) {
+      if (!log.checkpointer.run(false)) break;
+    }
+  }
+  writer.wait();
+}
+
+void Log::stop() {
+  impl_->stopping.store(true, std::memory_order_relaxed);
+  impl_->checkpoint_wanted.set();
+  impl_->write_wanted.set();
+}
+
+}  // namespace kelda::wal

@@ -1,0 +1,91 @@
+#include "wal/log_buffer.h"
+
+#include <cstdlib>
+#include <mutex>
+
+#include "common/assert.h"
+
+namespace kelda::wal {
+
+void FreeBytes::operator()(std::byte* p) const { std::free(p); }
+
+Result<AlignedBytes> allocate_aligned(std::uint64_t bytes, std::uint64_t alignment) {
+  void* p = std::aligned_alloc(alignment, round_up(bytes, alignment));
+  if (p == nullptr) return Error(Code::kOutOfMemory, "no memory for log buffers: give more memory or fewer buffers");
+  return AlignedBytes(static_cast<std::byte*>(p));
+}
+
+Result<std::unique_ptr<LogBuffer>> LogBuffer::create(std::uint64_t half_bytes) {
+  std::unique_ptr<LogBuffer> buffer(new LogBuffer);
+  buffer->half_bytes_ = half_bytes;
+  for (AlignedBytes& half : buffer->halves_) half = TRY(allocate_aligned(half_bytes, kPageBytes));
+  return buffer;
+}
+
+bool LogBuffer::try_reserve(std::uint64_t bytes, bool& filled) {
+  std::scoped_lock guard(latch_);
+  filled = filled_.load(std::memory_order_relaxed) > 0;
+  if (!fits(bytes)) return false;
+  reserved_ += bytes;
+  return true;
+}
+
+void LogBuffer::wait_for_room(std::uint64_t bytes) {
+  std::scoped_lock guard(latch_);
+  if (!fits(bytes) && filled_.load(std::memory_order_relaxed) == 0) room_.wait(latch_);
+}
+
+void LogBuffer::give_back(std::uint64_t bytes) {
+  std::scoped_lock guard(latch_);
+  KELDA_ASSERT(reserved_ >= bytes);
+  reserved_ -= bytes;
+  if (!room_.empty()) room_.wake_all();
+}
+
+Lsn LogBuffer::append(const RecordSpec& spec, const bufferpool::BufferPool& pool, std::uint64_t bytes,
+                      std::atomic<std::uint64_t>& next) {
+  std::scoped_lock guard(latch_);
+  return append_locked(spec, pool, bytes, next);
+}
+
+Lsn LogBuffer::append_locked(const RecordSpec& spec, const bufferpool::BufferPool& pool, std::uint64_t bytes,
+                             std::atomic<std::uint64_t>& next) {
+  const std::uint64_t at = filled_.load(std::memory_order_relaxed);
+  KELDA_ASSERT(bytes <= reserved_ && at + bytes <= half_bytes_);
+  std::byte* const out = halves_[active_].get() + at;
+  encode(spec, pool, bytes, out);
+  // Relaxed is enough: the latch orders this against the leader's cut (group_flush.h, the proof).
+  const Lsn lsn{next.fetch_add(1, std::memory_order_relaxed)};
+  set_lsn(out, lsn);
+  reserved_ -= bytes;
+  filled_.store(at + bytes, std::memory_order_relaxed);
+  if (record_count_++ == 0) first_ = lsn;
+  last_ = lsn;
+  if (spec.count.delta != 0) counts_[spec.count.tree.value] += spec.count.delta;
+  appended_records_.store(appended_records() + 1, std::memory_order_relaxed);
+  appended_bytes_.store(appended_bytes() + bytes, std::memory_order_relaxed);
+  return lsn;
+}
+
+Captured LogBuffer::capture() {
+  std::scoped_lock guard(latch_);
+  Captured out;
+  out.records = Bytes(halves_[active_].get(), filled_.load(std::memory_order_relaxed));
+  out.record_count = record_count_;
+  out.first = first_;
+  out.last = last_;
+  if (record_count_ == 0) return out;
+  active_ ^= 1;
+  filled_.store(0, std::memory_order_relaxed);
+  record_count_ = 0;
+  if (!room_.empty()) room_.wake_all();
+  return out;
+}
+
+std::int64_t LogBuffer::count_of(TreeId tree) {
+  std::scoped_lock guard(latch_);
+  const auto found = counts_.find(tree.value);
+  return found == counts_.end() ? 0 : found->second;
+}
+
+}  // namespace kelda::wal

@@ -1,0 +1,44 @@
+// Applies the changes of log records to pages, in LSN order.
+//
+// A change applies to exactly the version of the page that it met when it was made (prev_lsn): a page that is newer has
+// it already; a page with any other version is not its base. The base can be missing lawfully: a page that was freed may
+// be dropped unwritten, and its last changes then find an older life of the page, zeroes, or nothing readable. Such
+// pages are remembered, and at the end the owner is asked whether they are in use; only then it is corruption.
+// A change that overwrites the page needs no base.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/result.h"
+#include "wal/log.h"
+#include "wal/record.h"
+
+namespace kelda::wal {
+
+class Redo {
+ public:
+  Redo(bufferpool::BufferPool& pool, RecoveryHandler& handler) : pool_(pool), handler_(handler) {}
+
+  Result<> apply(const RecordView& record);
+  // Starts reading what the records will need.
+  void prefetch(std::span<const RecordView> records);
+  // After the last record and RecoveryHandler::before_undo().
+  Result<> check_bases();
+  std::uint64_t applied_changes() const { return applied_changes_; }
+
+ private:
+  Result<> apply_change(Lsn lsn, const ChangeView& change);
+  Result<> overwrite(Lsn lsn, const ChangeView& change);
+  Result<> run_handler(Lsn lsn, const ChangeView& change, bufferpool::ExclusiveGuard& guard);
+  bool changed_by_this_record(PageId page) const;
+
+  bufferpool::BufferPool& pool_;
+  RecoveryHandler& handler_;
+  std::vector<PageId> changed_;  // by the record at hand: its further changes of a page find its own LSN there
+  std::unordered_map<PageId, std::string> baseless_;
+  std::uint64_t applied_changes_ = 0;
+};
+
+}  // namespace kelda::wal

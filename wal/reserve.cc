@@ -1,0 +1,130 @@
+// Room before records: reserve() and what a Reservation gives back.
+
+#include <utility>
+
+#include "common/assert.h"
+#include "wal/log_impl.h"
+
+namespace kelda::wal {
+namespace {
+
+constexpr runtime::TimeNs kConflictPollNs = 1'000'000;
+
+}  // namespace
+
+Result<Log::Reservation> Log::reserve(TxnLog* txn, std::uint64_t bytes, std::uint32_t record_count, bool undo) {
+  KELDA_ASSERT(impl_->recovered || undo);
+  if (bytes > kMaxReserveBytes) {
+    return Error(Code::kTooLarge, "a log record of " + std::to_string(bytes) + " bytes is over the limit of " +
+                                      std::to_string(kMaxReserveBytes));
+  }
+  const bool takes_undo_share = txn != nullptr && txn->id != kNoTxn && !undo;
+  const std::uint64_t undo_bytes = takes_undo_share ? bytes + record_count * kUndoCopyHeaderBytes : 0;
+  if (takes_undo_share) TRY(impl_->promise_undo(*txn, undo_bytes));
+  auto reservation = impl_->reserve(bytes, record_count, undo ? Purpose::kRollBack : Purpose::kOrdinary);
+  if (reservation) {
+    reservation->undo_bytes_ = undo_bytes;
+  } else if (takes_undo_share) {
+    impl_->space.take_back_undo_promise(undo_bytes);
+  }
+  return reservation;
+}
+
+Result<> Log::Impl::promise_undo(const TxnLog& txn, std::uint64_t bytes) {
+  while (true) {
+    TRY(flush.health());
+    switch (space.promise_undo(txn.undo_room, bytes)) {
+      case RingSpace::UndoAnswer::kGranted:
+        return {};
+      case RingSpace::UndoAnswer::kTransactionTooLarge:
+        return Error(Code::kTooLarge, "the transaction is too large for the log: roll it back and make several of it, or "
+                                      "format a disk with a larger log");
+      case RingSpace::UndoAnswer::kCrowded:
+        runtime::Core::current().yield();
+        break;
+      case RingSpace::UndoAnswer::kAllTooLarge:
+        // Whoever holds undo entries must not wait for others who do the same.
+        if (txn.undo_room > 0) {
+          return Error(Code::kConflict, "the open transactions together are too large for the log: roll back and try again");
+        }
+        runtime::Core::current().sleep_until(runtime::now_ns() + kConflictPollNs);
+        break;
+    }
+  }
+}
+
+LogBuffer& Log::Impl::buffer_of_this_core(std::uint32_t& index) {
+  index = runtime::Core::current().index() % static_cast<std::uint32_t>(buffers.size());
+  return *buffers[index];
+}
+
+Result<Log::Reservation> Log::Impl::reserve(std::uint64_t bytes, std::uint32_t record_count, Purpose purpose) {
+  KELDA_ASSERT(record_count > 0);
+  const bool foreground = purpose == Purpose::kOrdinary || purpose == Purpose::kRollBack;
+  if (foreground && closed.load(std::memory_order_relaxed)) return Error(Code::kClosed, "the log was shut down");
+  const std::uint64_t buffer_bytes = bytes + record_count * kRecordOverheadBytes;
+  const std::uint64_t ring_bytes = buffer_bytes + record_count * space.record_overhead();
+  Reservation out;
+  LogBuffer& buffer = buffer_of_this_core(out.buffer_);
+  if (buffer_bytes > buffer.half_bytes()) return Error(Code::kTooLarge, "too many log records in one reservation");
+  TRY(flush.health());
+  while (!space.promise(ring_bytes, purpose)) TRY(wait_for_ring(ring_bytes, purpose));
+  bool filled = false;
+  while (!buffer.try_reserve(buffer_bytes, filled)) {
+    Result<> waited;
+    if (filled) {
+      waited = flush.wait_all();
+    } else {
+      buffer.wait_for_room(buffer_bytes);
+    }
+    if (!waited) {
+      space.take_back(ring_bytes);
+      return std::move(waited).error();
+    }
+  }
+  if (buffer.filling() && !write_wanted.is_set()) write_wanted.set();
+  out.log_ = this;
+  out.buffer_bytes_ = buffer_bytes;
+  out.ring_bytes_ = ring_bytes;
+  return out;
+}
+
+Result<> Log::Impl::wait_for_ring(std::uint64_t bytes, Purpose purpose) {
+  TRY(flush.health());
+  if (purpose == Purpose::kCheckpoint || purpose == Purpose::kRecovery) {
+    return Error(Code::kNoSpace, "the log ring has no room for a checkpoint");
+  }
+  if (!space.within_limit(bytes, purpose)) return checkpointer.run(false);
+  // Promises are in the way: those of records become batches, those of reservations end by themselves.
+  TRY(flush.wait_all());
+  runtime::Core::current().yield();
+  return {};
+}
+
+void Log::Impl::release(Reservation& reservation) {
+  buffers[reservation.buffer_]->give_back(reservation.buffer_bytes_);
+  space.take_back(reservation.ring_bytes_);
+  if (reservation.undo_bytes_ > 0) space.take_back_undo_promise(reservation.undo_bytes_);
+  reservation.log_ = nullptr;
+}
+
+Log::Reservation::Reservation(Reservation&& o) noexcept
+    : log_(std::exchange(o.log_, nullptr)), buffer_(o.buffer_), buffer_bytes_(o.buffer_bytes_), ring_bytes_(o.ring_bytes_),
+      undo_bytes_(o.undo_bytes_) {}
+
+Log::Reservation& Log::Reservation::operator=(Reservation&& o) noexcept {
+  if (this == &o) return *this;
+  if (log_ != nullptr) log_->release(*this);
+  log_ = std::exchange(o.log_, nullptr);
+  buffer_ = o.buffer_;
+  buffer_bytes_ = o.buffer_bytes_;
+  ring_bytes_ = o.ring_bytes_;
+  undo_bytes_ = o.undo_bytes_;
+  return *this;
+}
+
+Log::Reservation::~Reservation() {
+  if (log_ != nullptr) log_->release(*this);
+}
+
+}  // namespace kelda::wal
