@@ -36,7 +36,7 @@ enum class Durability : std::uint8_t { kFlush, kNone };
 struct PageChange {
   PageId page;
   std::uint8_t op = 0;
-  Bytes first, second, third;
+  Bytes first{}, second{}, third{};
 };
 
 // A transaction as the log sees it. Used by one fiber at a time. Stays where it is between begin() and its end.
@@ -67,10 +67,10 @@ struct TxnLog {
 struct CountChange { TreeId tree; std::int32_t delta = 0; };
 
 struct Update {
-  std::span<const PageChange> changes;
-  Bytes undo;           // empty: redo-only. Logical: given to RecoveryHandler::undo
+  std::span<const PageChange> changes{};
+  Bytes undo{};         // empty: redo-only. Logical: given to RecoveryHandler::undo
   Lsn undo_next{};      // compensation: the transaction's newest undo entry, which has this LSN, is now done (0: none)
-  CountChange count;
+  CountChange count{};
 };
 
 struct LogOptions {

@@ -65,11 +65,11 @@ static_assert(kChangeHeaderBytes <= kChangeOverheadBytes);
 
 struct RecordSpec {
   RecordKind kind = RecordKind::kUpdate;
-  TxnId txn;
-  std::span<const PageChange> changes;
-  Bytes undo;  // or body
-  CountChange count;
-  Lsn undo_next;
+  TxnId txn{};
+  std::span<const PageChange> changes{};
+  Bytes undo{};  // or body
+  CountChange count{};
+  Lsn undo_next{};
 };
 
 std::uint64_t encoded_bytes(const RecordSpec& spec);
