@@ -1,3 +1,4 @@
+// Sealing and judging batches.
 #include "wal/batch.h"
 
 #include <cstring>

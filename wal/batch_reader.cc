@@ -1,3 +1,4 @@
+// A window on the ring that moves forward; batches in it are checked one after the other.
 #include "wal/batch_reader.h"
 
 #include <algorithm>

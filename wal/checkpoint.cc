@@ -1,3 +1,4 @@
+// The seven steps of checkpoint.h.
 #include "wal/checkpoint.h"
 
 #include <algorithm>

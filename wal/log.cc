@@ -1,3 +1,4 @@
+// The log as its users see it: creation, waiting, counts, figures.
 #include "wal/log.h"
 
 #include <algorithm>

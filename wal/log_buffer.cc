@@ -1,3 +1,4 @@
+// Appending into the active half, swapping halves.
 #include "wal/log_buffer.h"
 
 #include <cstdlib>
@@ -53,7 +54,7 @@ Lsn LogBuffer::append_locked(const RecordSpec& spec, const bufferpool::BufferPoo
   const std::uint64_t at = filled_.load(std::memory_order_relaxed);
   KELDA_ASSERT(bytes <= reserved_ && at + bytes <= half_bytes_);
   std::byte* const out = halves_[active_].get() + at;
-  encode(spec, pool, bytes, out);
+  encode(spec, &pool, bytes, out);
   // Relaxed is enough: the latch orders this against the leader's cut (group_flush.h, the proof).
   const Lsn lsn{next.fetch_add(1, std::memory_order_relaxed)};
   set_lsn(out, lsn);

@@ -1,3 +1,4 @@
+// Two batches at a time into one order.
 #include "wal/merge.h"
 
 #include <algorithm>

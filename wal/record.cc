@@ -1,3 +1,4 @@
+// Encoding and checked decoding of log records.
 #include "wal/record.h"
 
 #include <cstring>
@@ -34,7 +35,7 @@ std::uint64_t encoded_bytes(const RecordSpec& spec) {
   return round_up(bytes, 8);
 }
 
-void encode(const RecordSpec& spec, const bufferpool::BufferPool& pool, std::uint64_t bytes, std::byte* out) {
+void encode(const RecordSpec& spec, const bufferpool::BufferPool* pool, std::uint64_t bytes, std::byte* out) {
   KELDA_ASSERT(spec.changes.size() <= UINT16_MAX);
   RecordHeader header{};
   header.bytes = static_cast<std::uint32_t>(bytes);
@@ -50,7 +51,7 @@ void encode(const RecordSpec& spec, const bufferpool::BufferPool& pool, std::uin
   for (const PageChange& change : spec.changes) {
     KELDA_ASSERT(change.page.value <= kPageMask);
     const std::uint64_t page_and_op = change.page.value | std::uint64_t{change.op} << 56;
-    const std::uint64_t prev_lsn = disk::header_of(pool.data(change.page)).lsn;
+    const std::uint64_t prev_lsn = disk::header_of(pool->data(change.page)).lsn;
     const auto size = static_cast<std::uint32_t>(payload_bytes(change));
     out = put(out, &page_and_op, 8);
     out = put(out, &prev_lsn, 8);

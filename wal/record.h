@@ -74,7 +74,8 @@ struct RecordSpec {
 
 std::uint64_t encoded_bytes(const RecordSpec& spec);
 // Writes everything but the LSN (set_lsn) to `out`, which has encoded_bytes(). Each changed page tells its current LSN.
-void encode(const RecordSpec& spec, const bufferpool::BufferPool& pool, std::uint64_t bytes, std::byte* out);
+// `pool` may be null for a record without changes.
+void encode(const RecordSpec& spec, const bufferpool::BufferPool* pool, std::uint64_t bytes, std::byte* out);
 void set_lsn(std::byte* record, Lsn lsn);
 
 // A decoded change; the payload points into the record.

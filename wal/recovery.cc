@@ -1,3 +1,4 @@
+// The five steps of recovery.h.
 #include "wal/recovery.h"
 
 #include <algorithm>

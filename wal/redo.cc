@@ -1,3 +1,4 @@
+// Page by page, record by record.
 #include "wal/redo.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// The inequalities of ring_space.h, as limits.
 #include "wal/ring_space.h"
 
 #include "common/assert.h"

@@ -1,3 +1,4 @@
+// A list of transactions a shard.
 #include "wal/txn_table.h"
 
 #include <mutex>

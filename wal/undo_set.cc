@@ -1,3 +1,4 @@
+// What each kind of record does to the set of open transactions.
 #include "wal/undo_set.h"
 
 #include <algorithm>

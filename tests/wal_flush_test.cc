@@ -1,0 +1,161 @@
+// Group flush: many waiters, few flushes, LSN order across cores, and the end of all acknowledging after a failure.
+#include <atomic>
+#include <thread>
+
+#include "wal_harness.h"
+
+namespace kelda::wal {
+namespace {
+
+using blockdev::Fault;
+using blockdev::Op;
+using blockdev::Survival;
+
+constexpr std::uint32_t kFibers = 50;
+constexpr std::uint32_t kCommits = 20;
+
+// Each fiber commits its own counter `kCommits` times.
+void commit_from_fibers(Db& db, std::uint32_t first, std::uint32_t count, std::atomic<std::uint32_t>& failures) {
+  auto& core = runtime::Core::current();
+  runtime::Completion all;
+  for (std::uint32_t i = first; i < first + count; ++i) {
+    all.add();
+    auto started = core.spawn([&db, &all, &failures, i] {
+      for (std::uint32_t n = 0; n < kCommits; ++n) {
+        TxnLog txn;
+        db.log->begin(txn);
+        const bool done = db.pages->add(txn, {PageId{1 + i % 3}, i}, 1, 1) && db.pages->commit_durably(txn);
+        if (!done) ++failures;
+      }
+      all.done();
+    });
+    ASSERT_TRUE(started.has_value());
+  }
+  all.wait();
+}
+
+TEST(WalFlush, ManyFibersOnTwoCoresShareFlushes) {
+  auto disk = new_disk({.size_bytes = 32_MiB, .has_fua = false});
+  {
+    auto db = Db::open(*disk);
+    ASSERT_OK(db);
+    for (std::uint64_t p = 1; p <= 3; ++p) ASSERT_OK((*db)->pages->format(PageId{p}));
+    disk->set_plan({.delay_min_ns = 100'000, .delay_max_ns = 200'000});
+    const auto before = (*db)->log->stats();
+    std::atomic<std::uint32_t> failures{0};
+    std::thread other([&] { commit_from_fibers(**db, kFibers, kFibers, failures); });
+    commit_from_fibers(**db, 0, kFibers, failures);
+    other.join();
+    const auto after = (*db)->log->stats();
+    EXPECT_EQ(failures.load(), 0U);
+    const std::uint64_t commits = 2 * kFibers * kCommits;
+    EXPECT_LT(after.flushes - before.flushes, commits / 10);
+    EXPECT_EQ((*db)->log->count_of(kTree), static_cast<std::int64_t>(commits));
+    disk = power_cut(*disk, Survival::kNone);
+  }
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  for (std::uint32_t i = 0; i < 2 * kFibers; ++i) EXPECT_EQ(*(*db)->pages->get({PageId{1 + i % 3}, i}), kCommits) << i;
+  EXPECT_EQ((*db)->log->count_of(kTree), std::int64_t{2} * kFibers * kCommits);
+}
+
+TEST(WalFlush, AFailedFlushEndsAcknowledgingForGood) {
+  for (const Op op : {Op::kWrite, Op::kFlush}) {
+    auto disk = new_disk({.size_bytes = 32_MiB, .has_fua = false});
+    {
+      auto db = Db::open(*disk);
+      ASSERT_OK(db);
+      ASSERT_OK((*db)->pages->format(PageId{1}));
+      TxnLog good, bad, later;
+      (*db)->log->begin(good);
+      ASSERT_OK((*db)->pages->add(good, {PageId{1}, 0}, 1));
+      ASSERT_OK((*db)->pages->commit_durably(good));
+      disk->set_plan({.rules = {{.fault = Fault::kError, .op = op}}});
+      (*db)->log->begin(bad);
+      ASSERT_OK((*db)->pages->add(bad, {PageId{1}, 1}, 1));
+      const auto failed = (*db)->pages->commit_durably(bad);
+      ASSERT_TRUE(failed.failed_with(Code::kFailed));
+      EXPECT_NE(failed.error().message().find("restart"), std::string::npos) << failed.error().message();
+      EXPECT_EQ(disk->faults_hit(), 1U);
+      // The device works again; the log does not pretend that nothing happened.
+      (*db)->log->begin(later);
+      EXPECT_TRUE((*db)->pages->add(later, {PageId{1}, 2}, 1).failed_with(Code::kFailed));
+      EXPECT_TRUE((*db)->log->wait_durable((*db)->log->durable()).failed_with(Code::kFailed));
+      EXPECT_TRUE((*db)->log->checkpoint().failed_with(Code::kFailed));
+      EXPECT_TRUE((*db)->log->health().failed_with(Code::kFailed));
+      disk = power_cut(*disk, Survival::kNone);
+    }
+    auto db = Db::open(*disk);
+    ASSERT_OK(db);
+    EXPECT_EQ(*(*db)->pages->get({PageId{1}, 0}), 1);
+    EXPECT_EQ(*(*db)->pages->get({PageId{1}, 1}), 0);
+  }
+}
+
+TEST(WalFlush, AFailureWakesEveryWaiter) {
+  auto disk = new_disk();
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  for (std::uint64_t p = 1; p <= 3; ++p) ASSERT_OK((*db)->pages->format(PageId{p}));
+  disk->set_plan({.delay_min_ns = 1'000'000,
+                  .delay_max_ns = 1'000'000,
+                  .rules = {{.fault = Fault::kError, .op = Op::kWrite, .count = blockdev::FaultRule::kAlways}}});
+  std::atomic<std::uint32_t> failures{0};
+  commit_from_fibers(**db, 0, kFibers, failures);
+  EXPECT_EQ(failures.load(), kFibers * kCommits);
+}
+
+TEST(WalFlush, AFailedPageWriteOfACheckpointFailsTheLog) {
+  auto disk = new_disk();
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  ASSERT_OK((*db)->pages->format(PageId{1}));
+  const auto& layout = (*db)->superblock.layout();
+  disk->set_plan({.rules = {{.fault = Fault::kError, .op = Op::kWrite, .from_bytes = layout.double_write_offset, .to_bytes = layout.device_bytes}}});
+  EXPECT_FALSE((*db)->log->checkpoint().has_value());
+  EXPECT_TRUE((*db)->log->health().failed_with(Code::kFailed));
+  EXPECT_TRUE((*db)->log->reserve(nullptr, 10).failed_with(Code::kFailed));
+}
+
+// Two cores add to the same counters under page latches and commit without waiting; whatever prefix a power cut keeps is
+// a consistent one.
+TEST(WalFlush, TwoCoresAppendInterleavedAndAnyCutKeepsAPrefix) {
+  constexpr std::int64_t kRounds = 3000;
+  auto disk = new_disk();
+  {
+    auto db = Db::open(*disk);
+    ASSERT_OK(db);
+    ASSERT_OK((*db)->pages->format(PageId{1}));
+    ASSERT_OK((*db)->pages->format(PageId{2}));
+    ASSERT_OK((*db)->log->checkpoint());
+    std::atomic<bool> failed{false};
+    const auto hammer = [&](std::uint32_t index) {
+      Lsn last;
+      for (std::int64_t i = 0; i < kRounds && !failed; ++i) {
+        TxnLog txn;
+        (*db)->log->begin(txn);
+        if (!(*db)->pages->add(txn, {PageId{1}, index}, 1, 1) || !(*db)->pages->add(txn, {PageId{2}, index}, 1)) failed = true;
+        const auto lsn = (*db)->pages->commit(txn);
+        if (!lsn || *lsn <= last) failed = true;
+        if (lsn) last = *lsn;
+        if (i % 500 == 499 && !(*db)->log->wait_durable(last)) failed = true;
+      }
+    };
+    std::thread other([&] { hammer(1); });
+    hammer(0);
+    other.join();
+    ASSERT_FALSE(failed);
+    disk = power_cut(*disk, Survival::kAll);
+  }
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  for (std::uint32_t index : {0U, 1U}) {
+    const std::int64_t a = *(*db)->pages->get({PageId{1}, index}), b = *(*db)->pages->get({PageId{2}, index});
+    EXPECT_EQ(a, b);
+    EXPECT_EQ(a, kRounds);
+  }
+  EXPECT_EQ((*db)->log->count_of(kTree), 2 * kRounds);
+}
+
+}  // namespace
+}  // namespace kelda::wal
