@@ -10,6 +10,8 @@
 //  - At most frame_count pages are resident; a miss beyond evicts (second chance, in batches).
 //  - A failed page read is returned to the reader; a failed page write puts the pool into the failed state: from then on
 //    every miss that needs a frame, and write_back(), return the first error.
+//  - A miss may wait for others' latches only through the frames they hold: eviction skips latched pages, so all fibers
+//    together must not hold as many latches as there are frames.
 //
 // Invariants (docs/architecture.md, "The pool")
 //  1. A frame is reused only after every core has passed an epoch since its page was unmapped.
@@ -24,11 +26,14 @@
 #include <memory>
 #include <span>
 
+#include "bufferpool/page_state.h"
 #include "common/assert.h"
 #include "common/result.h"
 #include "disk/page_store.h"
 
 namespace kelda::bufferpool {
+
+class PageMap;
 
 // What the pool asks of the log before a page goes out.
 class WriteBarrier {
@@ -44,13 +49,20 @@ struct PoolOptions {
 
 struct PoolStats {
   std::uint64_t frames, free, resident, limbo, in_flight, dirty;
-  std::uint64_t hits_slow, misses, evictions, pages_written, pages_read, evict_stalls;
+  std::uint64_t hits_slow;      // hits that cleared a mark or waited for a latch
+  std::uint64_t misses, limbo_hits, evictions, pages_written, pages_read;
+  std::uint64_t evict_stalls;   // misses that found no free frame
 };
 
 class BufferPool {
  public:
   static constexpr std::uint64_t kMinFrames = 256;
+  // kInvalidArgument, kOutOfMemory. `store` outlives the pool.
   static Result<std::unique_ptr<BufferPool>> create(const PoolOptions& options, disk::PageStore& store);
+  // The same over a given page map; for tests.
+  static Result<std::unique_ptr<BufferPool>> create(const PoolOptions& options, disk::PageStore& store,
+                                                    std::unique_ptr<PageMap> map);
+  // No fiber may be inside; what is dirty is lost (write_back_all first).
   ~BufferPool();
   // Before the first write of a page. Not owned.
   void set_write_barrier(WriteBarrier& barrier);
@@ -58,13 +70,13 @@ class BufferPool {
   // --- hot path, inline: see pool_inline.h ---
   const std::byte* data(PageId page) const { return base_ + page.value * kPageBytes; }
   // Optimistic read: true and the version when the page is resident and not exclusively latched. Otherwise call
-  // make_resident() and try again.
+  // make_resident() and try again. Any page id may be asked; one out of range is false, and an error of make_resident().
   bool optimistic_begin(PageId page, std::uint64_t& version) const;
   // True if nothing changed since `version`. Everything read from the page before is then consistent.
   bool optimistic_validate(PageId page, std::uint64_t version) const;
 
   // Slow path of the above: reads the page if absent, waits while it is exclusively latched, clears second chance.
-  Result<> make_resident(PageId page);
+  Result<> make_resident(PageId page) { return acquire_slow(page, Acquire::kResident); }
 
   // Blocking latches; read the page if absent. Release through the guards below.
   Result<> latch_shared(PageId page);
@@ -80,25 +92,40 @@ class BufferPool {
   void mark_dirty(PageId page, Lsn lsn);
   std::byte* mutable_data(PageId page) { return base_ + page.value * kPageBytes; }
 
-  // Starts reading what is absent, without waiting.
+  // Starts reading what is absent, without waiting; a hint, which is dropped when frames are short.
   void prefetch(std::span<const PageId> pages);
   // Makes sure that `pages` frames can be taken without waiting soon: call before latching when many are needed.
   Result<> reserve_frames(std::uint64_t count);
-  // Forgets pages that were freed: no write-back. Exclusive latch must be free; waits for it.
+  // Forgets pages that were freed: no write-back, first to be evicted. Waits for their latches.
   void drop(std::span<const PageId> pages);
 
   // Writes every page that is dirty when called, in batches, and syncs the store: afterwards all changes with an LSN
-  // below the one current at the call are durable in the page area. Progress: pages done of pages to do. Paced by
-  // max_pages_per_s (0: as fast as the device).
+  // below the one current at the call are durable in the page area. Paced by max_pages_per_s (0: as fast as the device).
+  // Several callers at once are safe.
   Result<> write_back_all(std::uint64_t max_pages_per_s = 0);
+
+  // Optional: keeps frames free ahead of need, so that misses neither sweep nor write. Runs in the calling fiber until
+  // stop(); one per pool. Without it, misses do that work themselves.
+  void provide_frames();
+  void stop();
 
   PoolStats stats() const;
   void check_invariants() const;  // aborts on a broken one (5 and state words); call on a quiet pool
 
  private:
+  enum class Acquire : std::uint8_t { kResident, kShared, kExclusive, kFresh };
+  static constexpr int kUpgradeSpins = 2000;
+
   BufferPool() = default;
+  Result<> acquire_slow(PageId page, Acquire what);
+  void wake_waiters(PageId page);
+  void first_dirty(PageId page);
+
   std::byte* base_ = nullptr;
+  StateWord* states_ = nullptr;
+  std::uint64_t page_count_ = 0;
   struct Impl;
+  struct Prefetch;
   std::unique_ptr<Impl> impl_;
 };
 
@@ -107,6 +134,11 @@ class SharedGuard {
  public:
   static Result<SharedGuard> take(BufferPool& pool, PageId page);
   SharedGuard(SharedGuard&& o) noexcept : pool_(o.pool_), page_(o.page_) { o.pool_ = nullptr; }
+  SharedGuard& operator=(SharedGuard&& o) noexcept {
+    release();
+    pool_ = o.pool_; page_ = o.page_; o.pool_ = nullptr;
+    return *this;
+  }
   ~SharedGuard() { release(); }
   void release() { if (pool_) pool_->unlatch_shared(page_); pool_ = nullptr; }
   PageId page() const { return page_; }
@@ -141,5 +173,26 @@ class ExclusiveGuard {
   BufferPool* pool_;
   PageId page_;
 };
+
+}  // namespace kelda::bufferpool
+
+#include "bufferpool/pool_inline.h"
+
+namespace kelda::bufferpool {
+
+inline Result<SharedGuard> SharedGuard::take(BufferPool& pool, PageId page) {
+  TRY(pool.latch_shared(page));
+  return SharedGuard(pool, page);
+}
+
+inline Result<ExclusiveGuard> ExclusiveGuard::take(BufferPool& pool, PageId page) {
+  TRY(pool.latch_exclusive(page));
+  return ExclusiveGuard(pool, page);
+}
+
+inline Result<ExclusiveGuard> ExclusiveGuard::take_fresh(BufferPool& pool, PageId page) {
+  TRY(pool.latch_fresh(page));
+  return ExclusiveGuard(pool, page);
+}
 
 }  // namespace kelda::bufferpool

@@ -1,0 +1,95 @@
+// Read-ahead: frames that are free anyway, one batch of reads in a fiber of its own.
+#include <vector>
+
+#include "bufferpool/pool_impl.h"
+#include "runtime/core.h"
+
+namespace kelda::bufferpool {
+namespace {
+
+constexpr std::size_t kMaxPrefetch = 32;
+
+struct Fetched {
+  PageId page;
+  FrameId frame;
+};
+
+}  // namespace
+
+// Holds the exclusive latches of its absent pages. If its core ends before the fiber has run to the end, the task is
+// destroyed, and the pages are given back as they were.
+struct BufferPool::Prefetch {
+  explicit Prefetch(Impl& pool_impl) : pool(pool_impl) {}
+  Prefetch(Prefetch&& o) noexcept : pool(o.pool), fetched(std::move(o.fetched)) { o.fetched.clear(); }
+  ~Prefetch() {
+    for (const Fetched& one : fetched) give_back(one);
+  }
+
+  bool claim(PageId page) {
+    if (page.value >= pool.page_count) return false;
+    StateWord& word_of_page = pool.state(page);
+    std::uint64_t word = word_of_page.load(std::memory_order_relaxed);
+    if ((word & (kResident | kExclusive | kLimbo)) != 0) return false;
+    if (!word_of_page.compare_exchange_strong(word, word | kExclusive, std::memory_order_acquire)) return false;
+    const std::optional<FrameId> frame = pool.frames_are_low() ? std::nullopt : pool.try_take_frame();
+    if (!frame) {
+      end_latch(page);
+      return false;
+    }
+    fetched.push_back({page, *frame});
+    return true;
+  }
+
+  void run() {
+    std::vector<PageId> pages;
+    std::vector<std::byte*> memory;
+    for (const Fetched& one : fetched) {
+      pages.push_back(one.page);
+      memory.push_back(pool.map->frame_address(one.page, one.frame));
+    }
+    std::vector<Result<>> status(pages.size());
+    pool.store.read_batch(pages, memory, status);
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+      const Fetched one = fetched[i];
+      // An error is found again, and reported, by whoever really wants the page.
+      if (status[i] && pool.map->map(one.page, one.frame)) {
+        (void)pool.map_frame(one.page, one.frame);
+        pool.settle(one.page, Acquire::kResident);
+      } else {
+        give_back(one);
+      }
+    }
+    Impl::count(pool.counters.pages_read, static_cast<std::int64_t>(pages.size()));
+    fetched.clear();
+  }
+
+  void give_back(const Fetched& one) {
+    pool.map->release({&one.page, 1});
+    Impl::count(pool.counters.in_flight, -1);
+    pool.give_frames({&one.frame, 1});
+    end_latch(one.page);
+  }
+
+  void end_latch(PageId page) {
+    const std::uint64_t before = pool.state(page).fetch_sub(kExclusive, std::memory_order_release);
+    if ((before & kWaiters) != 0) pool.wake(page);
+  }
+
+  Impl& pool;
+  std::vector<Fetched> fetched;
+};
+
+void BufferPool::prefetch(std::span<const PageId> pages) {
+  runtime::Core& core = runtime::Core::current();
+  // A plain thread's core runs its fibers only while the thread waits: the pages would stay latched for as long.
+  if (!core.in_fiber()) return;
+  Prefetch prefetch(*impl_);
+  for (PageId page : pages) {
+    if (prefetch.fetched.size() == kMaxPrefetch) break;
+    prefetch.claim(page);
+  }
+  if (prefetch.fetched.empty()) return;
+  (void)core.spawn([job = std::move(prefetch)]() mutable { job.run(); }, {.name = "prefetch"});
+}
+
+}  // namespace kelda::bufferpool
