@@ -76,7 +76,7 @@ class BufferPool {
   bool optimistic_validate(PageId page, std::uint64_t version) const;
 
   // Slow path of the above: reads the page if absent, waits while it is exclusively latched, clears second chance.
-  Result<> make_resident(PageId page) { return acquire_slow(page, Acquire::kResident); }
+  Result<> make_resident(PageId page) { return acquire_slow(page, Acquire::kPresent); }
 
   // Blocking latches; read the page if absent. Release through the guards below.
   Result<> latch_shared(PageId page);
@@ -113,7 +113,7 @@ class BufferPool {
   void check_invariants() const;  // aborts on a broken one (5 and state words); call on a quiet pool
 
  private:
-  enum class Acquire : std::uint8_t { kResident, kShared, kExclusive, kFresh };
+  enum class Acquire : std::uint8_t { kPresent, kToRead, kToChange, kFresh };
   static constexpr int kUpgradeSpins = 2000;
 
   BufferPool() = default;

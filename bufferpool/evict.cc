@@ -17,6 +17,7 @@ namespace kelda::bufferpool {
 namespace {
 
 constexpr std::uint64_t kSweepStep = 32;
+static_assert(kSweepStep < BufferPool::kMinFrames);
 constexpr std::uint64_t kMaxSweep = 2048;  // frames a round: the core's other fibers get their turn between rounds
 
 bool may_be_victim(std::uint64_t word) { return (word & kResident) != 0 && !is_latched(word) && (word & kGoingOut) == 0; }
@@ -44,9 +45,10 @@ Result<std::size_t> BufferPool::Impl::evict_some(bool may_write) {
 void BufferPool::Impl::sweep(Victims& clean, Victims& dirty) {
   clean.reserve(batch_pages + kSweepStep);
   dirty.reserve(batch_pages + kSweepStep);
-  const std::uint64_t step = std::min(kSweepStep, frame_count);
-  for (std::uint64_t passed = 0; passed < kMaxSweep && clean.size() + dirty.size() < batch_pages; passed += step) {
-    sweep_frames(frames.advance_hand(step), step, clean, dirty);
+  // At most once round, so that a page has time for its second chance.
+  const std::uint64_t limit = std::min(kMaxSweep, frame_count);
+  for (std::uint64_t passed = 0; passed < limit && clean.size() + dirty.size() < batch_pages; passed += kSweepStep) {
+    sweep_frames(frames.advance_hand(kSweepStep), kSweepStep, clean, dirty);
   }
 }
 

@@ -11,7 +11,7 @@ Result<> BufferPool::Impl::acquire(PageId page, Acquire what) {
   if (page.value >= page_count) {
     return Error(Code::kCorrupt, fmt::format("page {} does not exist: the pool has {} pages", page.value, page_count));
   }
-  const bool exclusive = what == Acquire::kExclusive || what == Acquire::kFresh;
+  const bool exclusive = what == Acquire::kToChange || what == Acquire::kFresh;
   const std::uint64_t blocking = kExclusive | (exclusive ? kSharedMask : 0);
   StateWord& word_of_page = state(page);
   for (;;) {
@@ -27,7 +27,7 @@ Result<> BufferPool::Impl::acquire(PageId page, Acquire what) {
         if (word_of_page.compare_exchange_weak(word, word & ~kMarked, std::memory_order_relaxed)) count(counters.hits_slow);
         continue;
       }
-      if (what == Acquire::kResident) return {};
+      if (what == Acquire::kPresent) return {};
       const std::uint64_t latched = exclusive ? word | kExclusive : word + kSharedOne;
       if (!word_of_page.compare_exchange_weak(word, latched, std::memory_order_acquire)) continue;
       if (exclusive) fence_before_change();
@@ -50,8 +50,8 @@ Result<> BufferPool::Impl::acquire(PageId page, Acquire what) {
 }
 
 void BufferPool::Impl::settle(PageId page, Acquire what) {
-  if (what == Acquire::kExclusive || what == Acquire::kFresh) return;
-  const std::uint64_t end = kVersionOne - kExclusive + (what == Acquire::kShared ? kSharedOne : 0);
+  if (what == Acquire::kToChange || what == Acquire::kFresh) return;
+  const std::uint64_t end = kVersionOne - kExclusive + (what == Acquire::kToRead ? kSharedOne : 0);
   const std::uint64_t before = state(page).fetch_add(end, std::memory_order_release);
   if ((before & kWaiters) != 0) wake(page);
 }
@@ -138,7 +138,7 @@ Result<> BufferPool::Impl::wait_for_frames(std::uint64_t wanted) {
     const Result<std::size_t> freed = evict_some(true);  // an error is in supply.failure, for everybody
     if (freed && *freed == 0) {
       if (++round == kGiveUpRounds) {
-        fail(Error(Code::kOutOfMemory, "no page can be evicted: all frames of the pool are latched"));
+        (void)fail(Error(Code::kOutOfMemory, "no page can be evicted: all frames of the pool are latched"));
       }
       pause_without_progress(round);
     } else {

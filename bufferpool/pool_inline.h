@@ -23,7 +23,7 @@ inline Result<> BufferPool::latch_shared(PageId page) {
     std::uint64_t word = state.load(std::memory_order_relaxed);
     if (is_readable(word) && state.compare_exchange_strong(word, word + kSharedOne, std::memory_order_acquire)) return {};
   }
-  return acquire_slow(page, Acquire::kShared);
+  return acquire_slow(page, Acquire::kToRead);
 }
 
 inline Result<> BufferPool::latch_exclusive(PageId page) {
@@ -36,7 +36,7 @@ inline Result<> BufferPool::latch_exclusive(PageId page) {
       return {};
     }
   }
-  return acquire_slow(page, Acquire::kExclusive);
+  return acquire_slow(page, Acquire::kToChange);
 }
 
 inline bool BufferPool::try_upgrade(PageId page, std::uint64_t version) {

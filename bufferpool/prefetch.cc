@@ -54,7 +54,7 @@ struct BufferPool::Prefetch {
       // An error is found again, and reported, by whoever really wants the page.
       if (status[i] && pool.map->map(one.page, one.frame)) {
         (void)pool.map_frame(one.page, one.frame);
-        pool.settle(one.page, Acquire::kResident);
+        pool.settle(one.page, Acquire::kPresent);
       } else {
         give_back(one);
       }

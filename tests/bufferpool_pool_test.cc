@@ -1,0 +1,203 @@
+// The pool's promises, one by one, on one core over the platform's own page map.
+#include "tests/pool_fixture.h"
+
+namespace kelda::bufferpool {
+namespace {
+
+using testing::bump;
+using testing::MemoryStore;
+using testing::read_counter;
+
+constexpr std::uint64_t kFrames = 256;
+constexpr std::uint64_t kPages = 4096;
+
+struct Pool : ::testing::Test {
+  Pool() : store(kPages) {
+    auto made = BufferPool::create({.frame_count = kFrames, .page_count = kPages}, store);
+    EXPECT_TRUE(made) << made.error().to_string();
+    pool = std::move(*made);
+  }
+  ~Pool() override { pool->check_invariants(); }
+
+  MemoryStore store;
+  std::unique_ptr<BufferPool> pool;
+};
+
+TEST_F(Pool, TooFewFramesAreRefused) {
+  EXPECT_TRUE(BufferPool::create({.frame_count = 255, .page_count = 10}, store).failed_with(Code::kInvalidArgument));
+}
+
+TEST_F(Pool, AMissReadsOnceThenItIsAHit) {
+  std::uint64_t version;
+  EXPECT_FALSE(pool->optimistic_begin(PageId(7), version));
+  ASSERT_TRUE(pool->make_resident(PageId(7)));
+  ASSERT_TRUE(pool->optimistic_begin(PageId(7), version));
+  EXPECT_TRUE(pool->optimistic_validate(PageId(7), version));
+  EXPECT_EQ(*read_counter(*pool, PageId(7)), 0u);
+  EXPECT_EQ(store.reads, 1u);
+}
+
+TEST_F(Pool, PagesThatDoNotExistAreRefused) {
+  std::uint64_t version;
+  EXPECT_FALSE(pool->optimistic_begin(PageId(kPages), version));
+  EXPECT_TRUE(pool->make_resident(PageId(kPages)).failed_with(Code::kCorrupt));
+  EXPECT_TRUE(pool->latch_shared(PageId(~0ull)).failed_with(Code::kCorrupt));
+  EXPECT_TRUE(pool->latch_exclusive(PageId(kPages)).failed_with(Code::kCorrupt));
+}
+
+TEST_F(Pool, AChangeInvalidatesOptimisticReaders) {
+  std::uint64_t version;
+  ASSERT_TRUE(pool->make_resident(PageId(7)));
+  ASSERT_TRUE(pool->optimistic_begin(PageId(7), version));
+  {
+    auto guard = ExclusiveGuard::take(*pool, PageId(7));
+    ASSERT_TRUE(guard);
+    EXPECT_FALSE(pool->optimistic_validate(PageId(7), version)) << "while it is latched";
+    std::uint64_t other;
+    EXPECT_FALSE(pool->optimistic_begin(PageId(7), other));
+  }
+  EXPECT_FALSE(pool->optimistic_validate(PageId(7), version)) << "afterwards";
+}
+
+TEST_F(Pool, SharedLatchesLeaveOptimisticReadersAlone) {
+  std::uint64_t version;
+  ASSERT_TRUE(pool->make_resident(PageId(7)));
+  ASSERT_TRUE(pool->optimistic_begin(PageId(7), version));
+  auto one = SharedGuard::take(*pool, PageId(7)), two = SharedGuard::take(*pool, PageId(7));
+  ASSERT_TRUE(one && two);
+  EXPECT_TRUE(pool->optimistic_validate(PageId(7), version));
+}
+
+TEST_F(Pool, AnUpgradeSucceedsOnlyIfNothingChanged) {
+  std::uint64_t version;
+  ASSERT_TRUE(pool->make_resident(PageId(7)));
+  ASSERT_TRUE(pool->optimistic_begin(PageId(7), version));
+  ASSERT_TRUE(pool->try_upgrade(PageId(7), version));
+  ExclusiveGuard::adopt(*pool, PageId(7)).release();
+  EXPECT_FALSE(pool->try_upgrade(PageId(7), version));
+}
+
+TEST_F(Pool, ChangesSurviveEvictionAndTheMemoryBoundHolds) {
+  for (std::uint64_t page = 0; page < kPages; ++page) ASSERT_TRUE(bump(*pool, PageId(page)));
+  for (std::uint64_t page = 0; page < kPages; ++page) ASSERT_TRUE(bump(*pool, PageId(page)));
+  for (std::uint64_t page = 0; page < kPages; ++page) EXPECT_EQ(*read_counter(*pool, PageId(page)), 2u);
+  const PoolStats stats = pool->stats();
+  EXPECT_LE(stats.resident + stats.limbo, kFrames);
+  EXPECT_GT(stats.evictions, kPages * 2);
+  EXPECT_EQ(stats.pages_written, store.writes);
+}
+
+TEST_F(Pool, APageThatIsHitStaysWhileOthersPass) {
+  ASSERT_TRUE(pool->make_resident(PageId(0)));
+  for (std::uint64_t page = 1; page < kPages; ++page) {
+    ASSERT_TRUE(pool->make_resident(PageId(page)));
+    ASSERT_TRUE(read_counter(*pool, PageId(0)));
+  }
+  EXPECT_EQ(store.reads, kPages);
+}
+
+TEST_F(Pool, AFreshPageIsZeroAndNotRead) {
+  ASSERT_TRUE(bump(*pool, PageId(9)));
+  for (std::uint64_t page : {8, 9}) {
+    auto guard = ExclusiveGuard::take_fresh(*pool, PageId(page));
+    ASSERT_TRUE(guard);
+    EXPECT_TRUE(disk::all_zero({guard->data(), kPageBytes}));
+    MemoryStore::fill(PageId(page), guard->data(), 5);
+    guard->mark_dirty(Lsn(3));
+  }
+  EXPECT_EQ(store.reads, 1u);
+  ASSERT_TRUE(pool->write_back_all());
+  EXPECT_EQ(store.synced_counter(PageId(8)), 5u);
+}
+
+TEST_F(Pool, AFailedReadGoesToTheReaderAndCostsNothing) {
+  store.failing_reads[7] = true;
+  for (int i = 0; i < 1000; ++i) {
+    Result<> read = pool->make_resident(PageId(7));
+    ASSERT_TRUE(read.failed_with(Code::kCorrupt));
+    EXPECT_NE(read.error().message().find("page 7"), std::string::npos);
+  }
+  EXPECT_TRUE(pool->latch_exclusive(PageId(7)).failed_with(Code::kCorrupt));
+  EXPECT_EQ(pool->stats().free, kFrames);
+  store.failing_reads.clear();
+  EXPECT_EQ(*read_counter(*pool, PageId(7)), 0u);
+}
+
+TEST_F(Pool, AFailedWriteFailsThePoolButHitsGoOn) {
+  ASSERT_TRUE(bump(*pool, PageId(7)));
+  store.fail_writes = true;
+  EXPECT_TRUE(pool->write_back_all().failed_with(Code::kIo));
+  store.fail_writes = false;
+  EXPECT_TRUE(pool->write_back_all().failed_with(Code::kIo)) << "never retried into silence";
+  EXPECT_TRUE(pool->make_resident(PageId(8)).failed_with(Code::kIo)) << "a miss needs a frame";
+  EXPECT_EQ(*read_counter(*pool, PageId(7)), 1u);
+  EXPECT_EQ(store.stored_counter(PageId(7)), 0u);
+  EXPECT_EQ(pool->stats().dirty, 1u) << "what could not be written is still dirty";
+}
+
+TEST_F(Pool, AFailedWriteInEvictionReachesTheMiss) {
+  store.fail_writes = true;
+  Result<> result;
+  for (std::uint64_t page = 0; page < kPages && result; ++page) {
+    if (auto bumped = bump(*pool, PageId(page)); !bumped) result = bumped.error();
+  }
+  EXPECT_TRUE(result.failed_with(Code::kIo));
+}
+
+TEST_F(Pool, WriteBackWritesWhatIsDirtyAndSyncs) {
+  for (std::uint64_t page = 0; page < 100; ++page) ASSERT_TRUE(bump(*pool, PageId(page), Lsn(page + 1)));
+  ASSERT_TRUE(pool->make_resident(PageId(200)));
+  ASSERT_TRUE(pool->write_back_all());
+  EXPECT_EQ(store.writes, 100u);
+  EXPECT_EQ(store.syncs, 1u);
+  for (std::uint64_t page = 0; page < 100; ++page) EXPECT_EQ(store.synced_counter(PageId(page)), 1u);
+  EXPECT_EQ(pool->stats().dirty, 0u);
+  ASSERT_TRUE(pool->write_back_all());
+  EXPECT_EQ(store.writes, 100u) << "clean pages are not written";
+}
+
+struct CountingBarrier final : WriteBarrier {
+  Result<> wait_durable(Lsn lsn) override {
+    durable = std::max(durable, lsn.value);
+    return result;
+  }
+  std::uint64_t durable = 0;
+  Result<> result;
+};
+
+TEST_F(Pool, ThePagesLogIsDurableBeforeThePage) {
+  CountingBarrier barrier;
+  pool->set_write_barrier(barrier);
+  for (std::uint64_t page = 0; page < kPages; ++page) {
+    ASSERT_TRUE(bump(*pool, PageId(page), Lsn(page + 1)));
+    ASSERT_LE(store.max_lsn_written, barrier.durable);
+  }
+  EXPECT_GT(store.writes, 0u);
+  barrier.result = Error(Code::kFailed, "the log is gone");
+  const std::uint64_t before = store.writes;
+  EXPECT_TRUE(pool->write_back_all().failed_with(Code::kFailed));
+  EXPECT_EQ(store.writes, before) << "no page goes out without its log";
+}
+
+TEST_F(Pool, DroppedPagesAreNotWritten) {
+  for (std::uint64_t page = 0; page < 50; ++page) ASSERT_TRUE(bump(*pool, PageId(page)));
+  std::vector<PageId> pages;
+  for (std::uint64_t page = 0; page < 60; ++page) pages.push_back(PageId(page));
+  pool->drop(pages);
+  ASSERT_TRUE(pool->write_back_all());
+  EXPECT_EQ(store.writes, 0u);
+  EXPECT_EQ(pool->stats().dirty, 0u);
+}
+
+TEST_F(Pool, ReservedFramesAreThereWithoutWaiting) {
+  for (std::uint64_t page = 0; page < kFrames; ++page) ASSERT_TRUE(bump(*pool, PageId(page)));
+  ASSERT_TRUE(pool->reserve_frames(100));
+  const std::uint64_t stalls = pool->stats().evict_stalls;
+  EXPECT_GE(pool->stats().free, 100u);
+  for (std::uint64_t page = 1000; page < 1100; ++page) ASSERT_TRUE(pool->make_resident(PageId(page)));
+  EXPECT_EQ(pool->stats().evict_stalls, stalls);
+  EXPECT_TRUE(pool->reserve_frames(kFrames).failed_with(Code::kOutOfMemory));
+}
+
+}  // namespace
+}  // namespace kelda::bufferpool

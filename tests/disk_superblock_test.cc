@@ -1,0 +1,217 @@
+// Recognising disks: what is blank, ours, newer, damaged, someone else's; and that a superblock write survives a crash.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "blockdev/memory_sim.h"
+#include "common/checksum.h"
+#include "disk/aligned_buffer.h"
+#include "disk/double_write_slot.h"
+#include "disk/page_check.h"
+#include "disk/superblock.h"
+#include "disk/superblock_format.h"
+
+namespace kelda::disk {
+namespace {
+
+using blockdev::MemoryDevice;
+using blockdev::Survival;
+
+MemoryDevice device_of(std::uint64_t size_bytes) { return MemoryDevice({.size_bytes = size_bytes, .name = "test-disk"}); }
+
+void poke_text(MemoryDevice& device, std::uint64_t offset, std::string_view text) { device.poke(offset, as_bytes(text)); }
+
+std::string read_error(MemoryDevice& device, Code expected) {
+  Result<Superblock> result = Superblock::read(device);
+  EXPECT_FALSE(result);
+  if (result) return {};
+  EXPECT_EQ(code_name(result.error().code()), code_name(expected));
+  EXPECT_NE(result.error().message().find("test-disk"), std::string::npos);
+  return result.error().message();
+}
+
+// Rewrites both copies as another program would have written them.
+void forge(MemoryDevice& device, auto change) {
+  for (unsigned copy = 0; copy < 2; ++copy) {
+    AlignedBuffer page(kPageBytes);
+    device.peek(kSuperblockCopyOffsets[copy], page.span());
+    auto& bytes = *reinterpret_cast<SuperblockBytes*>(page.data());
+    change(bytes);
+    seal_superblock(bytes, copy);
+    device.poke(kSuperblockCopyOffsets[copy], page.span());
+  }
+}
+
+TEST(Superblock, ABlankDiskSaysHowToFormatIt) {
+  MemoryDevice device = device_of(16_MiB);
+  EXPECT_NE(read_error(device, Code::kBlankDisk).find("--create"), std::string::npos);
+}
+
+TEST(Superblock, FormatThenReadGivesTheSameLayout) {
+  MemoryDevice device = device_of(64_MiB);
+  Result<Superblock> formatted = Superblock::format(device, {});
+  ASSERT_TRUE(formatted) << formatted.error().to_string();
+  Result<Superblock> read = Superblock::read(device);
+  ASSERT_TRUE(read) << read.error().to_string();
+  EXPECT_EQ(read->layout().uuid, formatted->layout().uuid);
+  EXPECT_EQ(read->layout().page_count, formatted->layout().page_count);
+  EXPECT_EQ(read->layout().log_bytes, 4_MiB);
+  EXPECT_EQ(read->valid_copies(), 2u);
+  EXPECT_EQ(read->checkpoint().redo_lsn, Lsn(1));
+  EXPECT_FALSE(read->checkpoint().clean);
+}
+
+TEST(Superblock, LayoutsFillTheDeviceFromTheSmallestToHugeOnes) {
+  for (std::uint64_t size : {16_MiB, 17_MiB + 512, 100_MiB, 4_GiB, 1024_GiB, 64 * 1024_GiB}) {
+    Result<Layout> layout = choose_layout(size, 0);
+    ASSERT_TRUE(layout);
+    EXPECT_TRUE(layout->plausible());
+    EXPECT_LE(layout->offset_of(PageId(layout->page_count)), size);
+    EXPECT_GT(layout->offset_of(PageId(layout->page_count)) + kPageBytes, size);
+    EXPECT_GE(layout->page_count * kPageBytes, size / 2);
+    EXPECT_GE(layout->log_bytes, 2_MiB);
+    EXPECT_LE(layout->log_bytes, 256_MiB);
+  }
+}
+
+TEST(Superblock, ALogThatDoesNotFitIsRefused) {
+  MemoryDevice device = device_of(32_MiB);
+  EXPECT_TRUE(Superblock::format(device, {.log_bytes = 31_MiB}).failed_with(Code::kInvalidArgument));
+  EXPECT_TRUE(Superblock::read(device).failed_with(Code::kBlankDisk)) << "a refused format must not touch the disk";
+}
+
+TEST(Superblock, FormattingWritesLittle) {
+  MemoryDevice device = device_of(4_GiB);
+  ASSERT_TRUE(Superblock::format(device, {}));
+  EXPECT_LE(device.stats().write_bytes, 64_KiB);
+}
+
+TEST(Superblock, TooSmallDevicesAreRefusedByName) {
+  MemoryDevice device = device_of(16_MiB - 4096);
+  EXPECT_NE(read_error(device, Code::kTooSmall).find("16 MiB"), std::string::npos);
+  EXPECT_TRUE(Superblock::format(device, {}).failed_with(Code::kTooSmall));
+  EXPECT_TRUE(Superblock::format(device, {.force = true}).failed_with(Code::kTooSmall));
+}
+
+TEST(Superblock, ForeignDisksAreNamedAndLeftAlone) {
+  struct Case { std::uint64_t offset; std::string_view bytes, named; };
+  using namespace std::string_view_literals;
+  const Case cases[] = {
+      {1024 + 56, "\x53\xef"sv, "ext2/3/4"}, {0, "XFSB"sv, "XFS"}, {0, "LUKS\xba\xbe"sv, "LUKS"},
+      {0, "SQLite format 3\0"sv, "SQLite"}, {510, "\x55\xaa"sv, "MBR"}, {512, "EFI PART"sv, "GPT"},
+      {0, "QFI\xfb"sv, "qcow2"}, {0x10040, "_BHRfS_M"sv, "Btrfs"}, {512, "LABELONE"sv, "LVM"},
+      {0, "dear diary, today\nit rained\n"sv, "text that begins \"dear diary, today\""},
+      {0, "\x01\x02\x03"sv, "unknown kind"}, {900'000, "x"sv, "unknown kind"},
+  };
+  for (const Case& one : cases) {
+    MemoryDevice device = device_of(16_MiB);
+    poke_text(device, one.offset, one.bytes);
+    EXPECT_NE(read_error(device, Code::kForeignDisk).find(one.named), std::string::npos) << one.named;
+    EXPECT_TRUE(Superblock::format(device, {}).failed_with(Code::kForeignDisk)) << one.named;
+    EXPECT_EQ(device.stats().writes, 0u) << one.named;
+    EXPECT_TRUE(Superblock::format(device, {.force = true})) << one.named;
+    EXPECT_TRUE(Superblock::read(device)) << one.named;
+  }
+}
+
+TEST(Superblock, DataAtTheEndAloneMakesADiskForeign) {
+  MemoryDevice device = device_of(16_MiB);
+  poke_text(device, 16_MiB - 512, "EFI PART");
+  EXPECT_NE(read_error(device, Code::kForeignDisk).find("end holds data"), std::string::npos);
+}
+
+TEST(Superblock, AKeldaDiskIsNotFormattedAgainWithoutForce) {
+  MemoryDevice device = device_of(16_MiB);
+  Result<Superblock> first = Superblock::format(device, {});
+  ASSERT_TRUE(first);
+  EXPECT_TRUE(Superblock::format(device, {}).failed_with(Code::kExists));
+  Result<Superblock> second = Superblock::format(device, {.force = true});
+  ASSERT_TRUE(second);
+  EXPECT_NE(first->layout().uuid, second->layout().uuid);
+  EXPECT_NE(first->layout().checksum_seed(), second->layout().checksum_seed());
+}
+
+TEST(Superblock, NewerDisksAreRefused) {
+  MemoryDevice device = device_of(16_MiB);
+  ASSERT_TRUE(Superblock::format(device, {}));
+  forge(device, [](SuperblockBytes& bytes) { bytes.format_version = kFormatVersion + 1; });
+  EXPECT_NE(read_error(device, Code::kNewerFormat).find("newer"), std::string::npos);
+  EXPECT_TRUE(Superblock::format(device, {}).failed_with(Code::kExists));
+  forge(device, [](SuperblockBytes& bytes) { bytes.format_version = kFormatVersion; bytes.incompatible = 4; });
+  read_error(device, Code::kNewerFormat);
+  forge(device, [](SuperblockBytes& bytes) { bytes.incompatible = 0; bytes.compatible = 4; });
+  EXPECT_TRUE(Superblock::read(device)) << "unknown compatible features do no harm";
+}
+
+TEST(Superblock, ASenselessLayoutIsNotBelieved) {
+  MemoryDevice device = device_of(16_MiB);
+  ASSERT_TRUE(Superblock::format(device, {}));
+  forge(device, [](SuperblockBytes& bytes) { bytes.page_count = ~std::uint64_t{0}; });
+  read_error(device, Code::kCorrupt);
+}
+
+TEST(Superblock, AShortenedDeviceIsTooSmall) {
+  MemoryDevice device = device_of(16_MiB);
+  ASSERT_TRUE(Superblock::format(device, {}));
+  forge(device, [](SuperblockBytes& bytes) { bytes.device_bytes += 1_MiB; });
+  EXPECT_NE(read_error(device, Code::kTooSmall).find("cut short"), std::string::npos);
+}
+
+TEST(Superblock, OneDamagedCopyIsNoLossTwoAreReported) {
+  MemoryDevice device = device_of(16_MiB);
+  Result<Superblock> superblock = Superblock::format(device, {});
+  ASSERT_TRUE(superblock);
+  device.flip_bit(200, 3);
+  Result<Superblock> read = Superblock::read(device);
+  ASSERT_TRUE(read) << read.error().to_string();
+  EXPECT_EQ(read->valid_copies(), 1u);
+  device.flip_bit(kSuperblockCopyOffsets[1] + 3000, 0);
+  EXPECT_NE(read_error(device, Code::kCorrupt).find("both copies"), std::string::npos);
+  EXPECT_TRUE(Superblock::format(device, {}).failed_with(Code::kExists));
+}
+
+TEST(Superblock, ACheckpointIsTheOldOrTheNewOneAfterACrashAtAnyOperation) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    for (std::uint64_t crash_at = 0;; ++crash_at) {
+      MemoryDevice device({.size_bytes = 16_MiB, .name = "test-disk"});
+      Result<Superblock> superblock = Superblock::format(device, {});
+      ASSERT_TRUE(superblock);
+      device.set_plan({.seed = seed, .rules = {}, .crash_after_ops = device.op_count() + crash_at});
+      std::uint64_t acknowledged = 1;
+      for (std::uint64_t lsn = 2; lsn < 6; ++lsn) {
+        if (!superblock->write_checkpoint(device, {Lsn(lsn), lsn * 4096, lsn, lsn == 5})) break;
+        acknowledged = lsn;
+      }
+      const bool survived = !device.dead();
+      auto rebooted = device.crash(Survival::kRandom, seed);
+      Result<Superblock> read = Superblock::read(*rebooted);
+      ASSERT_TRUE(read) << read.error().to_string();
+      EXPECT_GE(read->checkpoint().redo_lsn.value, acknowledged);
+      EXPECT_LE(read->checkpoint().redo_lsn.value, acknowledged + 1);
+      EXPECT_EQ(read->checkpoint().clean, read->checkpoint().redo_lsn == Lsn(5));
+      if (survived) {
+        EXPECT_EQ(acknowledged, 5u);
+        break;
+      }
+    }
+  }
+}
+
+TEST(Superblock, AfterAForcedFormatNoOldByteVerifies) {
+  MemoryDevice device = device_of(16_MiB);
+  Result<Superblock> first = Superblock::format(device, {});
+  ASSERT_TRUE(first);
+  AlignedBuffer page(kPageBytes);
+  for (std::uint64_t id : {0, 1}) {
+    stamp_page(PageId(id), page.data(), first->layout().checksum_seed());
+    ASSERT_TRUE(device.write(first->layout().offset_of(PageId(id)), page.span()));
+  }
+  Result<Superblock> second = Superblock::format(device, {.force = true});
+  ASSERT_TRUE(second);
+  auto store = make_double_write_store(device, second->layout());
+  EXPECT_TRUE(store->read(PageId(0), page.data()).failed_with(Code::kNotFound)) << "space maps are cleared";
+  EXPECT_TRUE(store->read(PageId(1), page.data()).failed_with(Code::kCorrupt)) << "other pages keep bytes that do not verify";
+}
+
+}  // namespace
+}  // namespace kelda::disk
