@@ -121,8 +121,11 @@ TEST_F(Machine, ReadsBackWhatItWrote) {
 TEST_F(Machine, SleepEndsByTheQueuesOwnInterrupt) {
   std::uint64_t before = disk(0).interrupts();
   Aligned page(4096);
-  for (int i = 0; i < 50; ++i) ASSERT_EQ(run(disk(0), BlkOp::kRead, 0, page.data, 4096, true), BlkStatus::kOk);
-  EXPECT_GT(disk(0).interrupts(), before);
+  // Now and then the disk is faster than the way to sleep; not always.
+  for (int i = 0; i < 5000 && disk(0).interrupts() < before + 10; ++i) {
+    ASSERT_EQ(run(disk(0), BlkOp::kRead, 0, page.data, 4096, true), BlkStatus::kOk);
+  }
+  EXPECT_GE(disk(0).interrupts(), before + 10);
   before = disk(0).interrupts();
   for (int i = 0; i < 50; ++i) ASSERT_EQ(run(disk(0), BlkOp::kRead, 0, page.data, 4096, false), BlkStatus::kOk);
   EXPECT_LE(disk(0).interrupts(), before + 1) << "none while it is polled";
