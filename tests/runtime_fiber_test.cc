@@ -7,15 +7,10 @@
 #include "runtime/core.h"
 #include "runtime/platform_bare.h"
 #include "runtime/sync.h"
+#include "tests/runtime_testing.h"
 
 namespace kelda::runtime {
 namespace {
-
-int run(std::uint32_t cores, std::move_only_function<int(Runtime&)> main) {
-  Result<int> value = Runtime::run({.core_count = cores}, std::move(main));
-  EXPECT_TRUE(value.has_value()) << (value ? "" : value.error().to_string());
-  return value ? *value : -1;
-}
 
 TEST(Fiber, MainReturnsItsValue) {
   EXPECT_EQ(run(1, [](Runtime&) { return 42; }), 42);
