@@ -40,6 +40,10 @@ std::optional<PhysAddr> translate(const volatile void*) { absent(); }
 Result<> populate(const void*, std::size_t) { absent(); }
 Result<volatile void*> map_mmio(PhysAddr, std::size_t) { absent(); }
 void flush_all_local() { absent(); }
+std::uint64_t begin_unmap_epoch() { absent(); }
+bool unmap_epoch_passed(std::uint64_t) { absent(); }
+void pass_unmap_epoch() { absent(); }
+void force_unmap_epoch(std::uint64_t) { absent(); }
 Result<> set_optimistic_range(VirtAddr, std::size_t) { absent(); }
 std::uint64_t optimistic_fault_count() { absent(); }
 

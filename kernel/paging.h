@@ -76,6 +76,17 @@ inline void invalidate_page(VirtAddr page) { asm volatile("invlpg (%0)" ::"r"(pa
 // Forgets every translation that is not global (the identity map is), on this CPU only.
 void flush_all_local();
 
+// Epochs, for owners of reserved regions (P1): how to learn that every CPU has forgotten what was unmapped, without an
+// interrupt to any. Clear the entries, begin an epoch, and reuse frames or addresses once it has passed. A CPU passes when
+// it takes an interrupt, makes a system call, sleeps (it then counts as passed, and flushes before it does anything else)
+// or calls pass_unmap_epoch(); one that runs no thread counts as passed.
+std::uint64_t begin_unmap_epoch();  // the caller's CPU passes at once
+bool unmap_epoch_passed(std::uint64_t epoch);
+// For run loops, once a turn: flushes this CPU if an epoch began since its last flush. A load and a compare otherwise.
+void pass_unmap_epoch();
+// Makes every CPU pass, by interrupt where needed, and waits. For tear-down only.
+void force_unmap_epoch(std::uint64_t epoch);
+
 // Invariant 3 of the buffer pool: a *load* in [base, base + size_bytes) through an entry that is not present completes
 // harmlessly with zeroes (or with the page's content when it appeared meanwhile). A store there, or any other fault,
 // still panics. The range must be one from reserve_region() (whole top-level slots). Call once, before other CPUs use it.

@@ -40,6 +40,17 @@ void tlb_force(std::uint64_t generation) {
   }
 }
 
+std::uint64_t begin_unmap_epoch() { return tlb_new_generation(); }
+bool unmap_epoch_passed(std::uint64_t epoch) { return tlb_passed(epoch); }
+void force_unmap_epoch(std::uint64_t epoch) { tlb_force(epoch); }
+
+void pass_unmap_epoch() {
+  // An interrupt in between would pass by itself; off, so that tlb_seen is not stored out of order.
+  if (this_cpu().tlb_seen.load(std::memory_order_relaxed) == g_tlb_generation.load(std::memory_order_seq_cst)) return;
+  InterruptsOff off;
+  tlb_pass();
+}
+
 void flush_all_local() {
   InterruptsOff off;
   std::uint64_t generation = g_tlb_generation.load(std::memory_order_seq_cst);
