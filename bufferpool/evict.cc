@@ -29,7 +29,9 @@ Result<std::size_t> BufferPool::Impl::evict_some(bool may_write) {
   if (freed >= batch_pages) return freed;
   Victims clean, dirty;
   sweep(clean, dirty);
-  freed += evict(clean);
+  const std::size_t evicted = evict(clean);
+  if (evicted == 0) map->references_taken();
+  freed += evicted;
   if (may_write && !dirty.empty() && (clean.empty() || dirty.size() >= batch_pages / 2)) {
     WriteBatchPool::Lease batch = batches.take();
     Victims written;

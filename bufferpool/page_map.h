@@ -43,6 +43,8 @@ class PageMap {
   // Clears the reference bits of mapped pages (latched or not) and says which were set: referenced[i]. Only where
   // has_reference_bits().
   virtual void take_references(std::span<const PageId> pages, std::span<bool> referenced) = 0;
+  // From then on, as soon as a core passes its epoch, its reads set the bits again that were taken. unmap() does so too.
+  virtual void references_taken() = 0;
 };
 
 // Of the platform that this process runs on.

@@ -40,6 +40,7 @@ class HostedPageMap final : public PageMap {
 
   bool has_reference_bits() const override { return false; }
   void take_references(std::span<const PageId>, std::span<bool>) override { KELDA_ASSERT(false); }
+  void references_taken() override {}
 
  private:
   std::byte* base_;

@@ -30,6 +30,7 @@ class SimulatedPageMap final : public PageMap {
   void release(std::span<const PageId> pages) override;
   bool has_reference_bits() const override { return reference_bits_; }
   void take_references(std::span<const PageId> pages, std::span<bool> referenced) override;
+  void references_taken() override {}
 
  private:
   enum State : std::uint8_t { kNothing, kMapped, kInLimbo };
