@@ -142,7 +142,7 @@ Result<> DoubleWriteStore::flush() {
   ++flushes_started_;
   ring_.flush_started();
   latch_.unlock();
-  Result<> flushed = device_.flush();
+  Result<> flushed = flush_device(device_);
   if (!flushed) return fail(std::move(flushed).error());
   latch_.lock();
   ring_.flush_done();

@@ -88,7 +88,7 @@ Result<PageStore::RepairReport> DoubleWriteStore::repair() {
     ++report.slots_in_flight;
     report.pages_repaired += TRY(slot_repair.run(*header, header->sequence % slot_count_, settled));
   }
-  if (report.slots_in_flight > 0) TRY(device_.flush());
+  if (report.slots_in_flight > 0) TRY(flush_device(device_));
   latch_.lock();
   ring_.restart(slots.last_sequence, slots.complete_through);
   latch_.unlock();

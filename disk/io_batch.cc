@@ -54,4 +54,9 @@ void IoBatch::run_each(blockdev::BlockDevice& device, std::span<Result<>> status
   for (std::size_t i = 0; i < requests.size(); ++i) status[i] = std::move(requests[i].status);
 }
 
+Result<> flush_device(blockdev::BlockDevice& device) {
+  if (!device.info().has_flush) return {};
+  return device.flush();
+}
+
 }  // namespace kelda::disk

@@ -30,4 +30,8 @@ class IoBatch {
   std::vector<Planned> planned_;  // one for each add()
 };
 
+// Makes completed writes durable. Nothing on a device without flush: who opens it has accepted that (the log refuses it
+// unless durability is 'none').
+Result<> flush_device(blockdev::BlockDevice& device);
+
 }  // namespace kelda::disk

@@ -8,6 +8,7 @@
 #include "common/checksum.h"
 #include "disk/aligned_buffer.h"
 #include "disk/foreign.h"
+#include "disk/io_batch.h"
 #include "disk/page_check.h"
 #include "disk/superblock_codec.h"
 #include "disk/superblock_format.h"
@@ -72,7 +73,7 @@ Result<> SuperblockCodec::write(const Superblock& superblock, blockdev::BlockDev
   encode(superblock, bytes);
   seal_superblock(bytes, copy);
   TRY(device.write(kSuperblockCopyOffsets[copy], page.span()));
-  return device.flush();
+  return flush_device(device);
 }
 
 namespace {

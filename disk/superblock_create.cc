@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "disk/aligned_buffer.h"
+#include "disk/io_batch.h"
 #include "disk/page_check.h"
 #include "disk/superblock.h"
 #include "disk/superblock_codec.h"
@@ -83,7 +84,7 @@ Result<Superblock> Superblock::format(blockdev::BlockDevice& device, const Forma
   AlignedBuffer zeroes(kPageBytes);
   for (std::uint64_t offset : kSuperblockCopyOffsets) TRY(device.write(offset, zeroes.span()));
   TRY(clear_space_maps(device, layout));
-  TRY(device.flush());
+  TRY(flush_device(device));
 
   Superblock superblock = SuperblockCodec::fresh(layout);
   for (int copy = 0; copy < 2; ++copy) {
