@@ -93,7 +93,7 @@ TEST(WalCrash, AtEveryOperationOfTheScript) {
 
 // Recovery is cut at each of its operations in turn, then cut again on the next start, and so on until one gets through.
 TEST(WalCrash, AtEveryOperationOfRecovery) {
-  for (const std::uint64_t cut : {60, 95, 130}) {
+  for (const std::uint64_t cut : {40, 70, 100}) {
     for (const Survival survival : {Survival::kNone, Survival::kAll, Survival::kRandom}) {
       std::vector<std::int64_t> acknowledged;
       bool finished = false;
@@ -102,7 +102,6 @@ TEST(WalCrash, AtEveryOperationOfRecovery) {
       bool recovered = false;
       for (std::uint64_t second = 0; !recovered; ++second) {
         auto disk = power_cut(*crashed, Survival::kAll);
-        crashed = power_cut(*disk, Survival::kAll);
         disk->set_plan({.crash_after_ops = second});
         recovered = Db::open(*disk).has_value();
         disk = power_cut(*disk, survival, second + 1);
@@ -118,7 +117,7 @@ TEST(WalCrash, AtEveryOperationOfRecovery) {
 TEST(WalCrash, RecoveryThatIsCutAgainAndAgainGetsThrough) {
   std::vector<std::int64_t> acknowledged;
   bool finished = false;
-  auto disk = script_until(110, Survival::kRandom, acknowledged, finished);
+  auto disk = script_until(90, Survival::kRandom, acknowledged, finished);
   for (std::uint64_t ops = 0;; ++ops) {
     disk->set_plan({.crash_after_ops = disk->op_count() + ops});
     const bool recovered = Db::open(*disk).has_value();

@@ -64,8 +64,6 @@ TEST(WalDamage, AFlippedBitInAnyBatchButTheLastIsCorruption) {
     const auto& [offset, header] = batches.at(sequence);
     for (const std::uint64_t byte : {std::uint64_t{0}, std::uint64_t{9}, std::uint64_t{16}, std::uint64_t{33}, std::uint64_t{header.bytes} - 1}) {
       auto disk = power_cut(*sound, Survival::kAll);
-      sound = power_cut(*disk, Survival::kAll);
-      disk = power_cut(*disk, Survival::kAll);
       disk->flip_bit(offset + byte, 1);
       const auto opened = Db::open(*disk);
       ASSERT_TRUE(opened.failed_with(Code::kCorrupt)) << "batch " << sequence << " byte " << byte;
@@ -164,8 +162,6 @@ TEST(WalDamage, DroppedRecordsStayDroppedWhenRecoveryIsCut) {
   bool recovered = false;
   for (std::uint64_t ops = 0; !recovered; ++ops) {
     auto disk = power_cut(*crashed, Survival::kAll);
-    crashed = power_cut(*disk, Survival::kAll);
-    disk = power_cut(*disk, Survival::kAll);
     disk->set_plan({.crash_after_ops = ops});
     recovered = Db::open(*disk).has_value();
     disk = power_cut(*disk, Survival::kRandom, ops + 1);
@@ -201,15 +197,15 @@ TEST(WalDamage, APageThatDoesNotVerifyIsCorruptionUnlessItIsOverwrittenOrFree) {
   const std::vector<std::byte> zeroes(kPageBytes);
   {
     auto damaged = power_cut(*disk, Survival::kAll);
-    disk = power_cut(*damaged, Survival::kAll);
-    damaged = power_cut(*damaged, Survival::kAll);
     damaged->poke(layout.offset_of(PageId{1}), zeroes);
+    damaged->poke(layout.double_write_offset, std::vector<std::byte>(layout.double_write_bytes));
     const auto opened = Db::open(*damaged);
     ASSERT_TRUE(opened.failed_with(Code::kCorrupt));
     EXPECT_NE(opened.error().message().find("page 1"), std::string::npos) << opened.error().message();
   }
   // Formatting the page anew in the log makes the damage irrelevant.
   {
+    disk = power_cut(*disk, Survival::kAll);
     auto db = Db::open(*disk);
     ASSERT_OK(db);
     ASSERT_OK((*db)->pages->format(PageId{1}));
@@ -220,6 +216,7 @@ TEST(WalDamage, APageThatDoesNotVerifyIsCorruptionUnlessItIsOverwrittenOrFree) {
     disk = power_cut(*disk, Survival::kNone);
   }
   disk->poke(layout.offset_of(PageId{1}), zeroes);
+  disk->poke(layout.double_write_offset, std::vector<std::byte>(layout.double_write_bytes));
   auto db = Db::open(*disk);
   ASSERT_OK(db);
   EXPECT_EQ(*(*db)->pages->get({PageId{1}, 10}), 5);

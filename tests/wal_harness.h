@@ -74,7 +74,7 @@ struct Db {
 
 // A formatted disk with a ring of 2 MiB, shut down by nobody yet.
 std::unique_ptr<blockdev::MemoryDevice> new_disk(blockdev::MemoryOptions options = {.size_bytes = 32_MiB, .name = "test"});
-// What a reboot finds.
+// What a reboot finds. May be called again on the same device for another copy.
 std::unique_ptr<blockdev::MemoryDevice> power_cut(blockdev::MemoryDevice& device, blockdev::Survival survival, std::uint64_t seed = 1);
 
 #define ASSERT_OK(...)                                                                  \
