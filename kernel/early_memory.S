@@ -1,4 +1,4 @@
-// memcpy, memmove, memset and memcmp for early.h: general registers only. Simple loops of 8 bytes: string instructions
+// memcpy, memmove, memset, memcmp and strlen for early.h: general registers only. Simple loops of 8 bytes: string instructions
 // are slow under emulation, and nothing here is on a hot path.
   .text
 
@@ -93,5 +93,18 @@ kelda_early_memcmp:
   xor %eax, %eax
   ret
   .size kelda_early_memcmp, . - kelda_early_memcmp
+
+  .globl kelda_early_strlen
+  .type kelda_early_strlen, @function
+kelda_early_strlen:
+  xor %eax, %eax
+1:
+  cmpb $0, (%rdi,%rax)
+  je 2f
+  inc %rax
+  jmp 1b
+2:
+  ret
+  .size kelda_early_strlen, . - kelda_early_strlen
 
   .section .note.GNU-stack, "", @progbits

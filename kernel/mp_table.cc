@@ -31,9 +31,8 @@ bool read_mp_table() {
   const std::uint8_t* table = address ? firmware_view(address, 44) : nullptr;
   if (!table || std::memcmp(table, "PCMP", 4) != 0) return false;
   auto length = field<std::uint16_t>(table, 4);
-  auto entry_count = field<std::uint16_t>(table, 34);
-  std::size_t at = 44;
-  for (unsigned i = 0; i < entry_count && at + 8 <= length; ++i) {
+  // By length: some firmware leaves the entry count at zero.
+  for (std::size_t at = 44; at + 8 <= length;) {
     const std::uint8_t* entry = table + at;
     constexpr std::uint8_t kProcessor = 0, kIoApic = 2, kEnabled = 1;
     if (entry[0] == kProcessor && (entry[3] & kEnabled)) add_cpu(entry[1]);

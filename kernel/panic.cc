@@ -79,12 +79,18 @@ void print_cpu(std::uint32_t index, const TrapFrame& frame) {
   walk_stack(frame.rip, frame.rsp, frame.rbp, print_frame);
 }
 
+bool is_other_running(std::uint32_t index) {
+  return index != this_cpu().index && g_cpus[index].started.load(std::memory_order_acquire);
+}
+
 void stop_others() {
-  send_nmi_to_others();
   for (std::uint32_t i = 0; i < g_cpu_count; ++i) {
-    if (i == this_cpu().index || !g_cpus[i].started.load(std::memory_order_relaxed)) continue;
-    // A CPU whose host thread does not run in this time is reported as such.
-    for (int spins = 0; spins < 20'000'000 && !g_cpus[i].stopped.load(std::memory_order_acquire); ++spins) pause();
+    if (is_other_running(i)) send_nmi(g_cpus[i].apic_id);
+  }
+  // A CPU whose host thread does not run in this time is reported as such.
+  constexpr int kSpins = 20'000'000;
+  for (std::uint32_t i = 0; i < g_cpu_count; ++i) {
+    for (int spins = 0; is_other_running(i) && spins < kSpins && !g_cpus[i].stopped.load(std::memory_order_acquire); ++spins) pause();
   }
 }
 
@@ -104,7 +110,7 @@ void claim() {
   print_cpu(self, frame);
   for (std::uint32_t i = 0; i < g_cpu_count; ++i) {
     const CpuState& cpu = g_cpus[i];
-    if (i == self || !cpu.started.load(std::memory_order_relaxed)) continue;
+    if (!is_other_running(i)) continue;
     if (cpu.stopped.load(std::memory_order_acquire)) {
       print_cpu(i, cpu.stop_frame);
     } else {
