@@ -1,0 +1,94 @@
+// Search within one node. Safe on garbage (see NodeView); inline, because every descent runs it.
+//
+// The key that is searched lies within the node's fences, so it begins with the node's prefix: only suffixes are
+// compared. Method: hints narrow the range, then binary search on 4-byte heads, whole suffixes only where heads tie
+// (Leis et al., LeanStore; Bayer and Unterauer, Prefix B-Trees, 1977).
+#pragma once
+
+#include "btree/node_layout.h"
+
+namespace kelda::btree {
+
+// A key as one node compares it.
+struct SearchKey {
+  Bytes suffix;
+  std::uint32_t head;
+  SearchKey(NodeView node, Bytes key) : suffix(key.subspan(std::min(node.prefix_bytes(), key.size()))), head(head_of(suffix)) {}
+};
+
+inline std::uint64_t load_big_endian(const std::byte* at) {
+  std::uint64_t word;
+  std::memcpy(&word, at, sizeof word);
+  return __builtin_bswap64(word);
+}
+
+// Order of two suffixes whose heads are equal: <0, 0, >0.
+inline int compare_tails(Bytes a, Bytes b) {
+  const std::size_t n = std::min(a.size(), b.size());
+  std::size_t i = 4;  // where the heads end; if one ends before, it is a prefix of the other (zero padding)
+  for (; i + 8 <= n; i += 8) {
+    const std::uint64_t x = load_big_endian(a.data() + i), y = load_big_endian(b.data() + i);
+    if (x != y) return x < y ? -1 : 1;
+  }
+  for (; i < n; ++i) {
+    if (a[i] != b[i]) return a[i] < b[i] ? -1 : 1;
+  }
+  return a.size() < b.size() ? -1 : a.size() > b.size() ? 1 : 0;
+}
+
+inline int compare_slot(NodeView node, Slot slot, const SearchKey& key) {
+  if (slot.head != key.head) return slot.head < key.head ? -1 : 1;
+  return compare_tails(node.suffix(slot), key.suffix);
+}
+
+struct SlotRange {
+  unsigned begin, end;
+};
+
+// Distance of hinted slots; 0: the node is too small for hints.
+inline unsigned hint_distance(unsigned count) { return count / (kHintCount + 1); }
+
+// The range that must hold the first slot with a head >= `head` ... and all with an equal head.
+inline SlotRange narrow(NodeView node, std::uint32_t head, unsigned count) {
+  const unsigned distance = hint_distance(count);
+  if (distance == 0) return {0, count};
+  unsigned below = 0, not_above = 0;
+  const auto& hints = node.header().hints;
+  for (std::size_t i = 0; i < kHintCount; ++i) {
+    const std::uint32_t hint = load_once(hints[i]);
+    below += hint < head;
+    not_above += hint <= head;
+  }
+  // hints[i] is the head of slot (i + 1) * distance.
+  return {below * distance, not_above < kHintCount ? std::min((not_above + 1) * distance, count) : count};
+}
+
+struct Position {
+  unsigned slot;
+  bool exact;
+};
+
+// First slot whose key is >= `key`.
+inline Position lower_bound(NodeView node, Bytes key) {
+  const SearchKey search(node, key);
+  auto [begin, end] = narrow(node, search.head, node.count());
+  while (begin < end) {
+    const unsigned middle = (begin + end) / 2;
+    const int order = compare_slot(node, node.slot(middle), search);
+    if (order == 0) return {middle, true};
+    if (order < 0) begin = middle + 1;
+    else end = middle;
+  }
+  return {begin, false};
+}
+
+// Which child covers `key`: the number of separators <= key.
+inline unsigned child_for(NodeView node, Bytes key) {
+  const Position at = lower_bound(node, key);
+  return at.slot + at.exact;
+}
+
+// Which child covers the greatest keys below `key` (empty: below everything unbounded): separators < key.
+inline unsigned child_before(NodeView node, Bytes key) { return lower_bound(node, key).slot; }
+
+}  // namespace kelda::btree
