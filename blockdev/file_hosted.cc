@@ -74,7 +74,10 @@ Result<std::unique_ptr<DiskFile>> DiskFile::open(const std::string& path, const 
 std::string DiskFile::no_access(int error) const { return path_ + ": " + std::strerror(error); }
 
 Result<> DiskFile::open_fd() {
-  const int flags = (options_.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+  int flags = (options_.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+  struct stat what;
+  const bool is_disk = stat(path_.c_str(), &what) == 0 && S_ISBLK(what.st_mode);
+  if (is_disk && !options_.read_only) flags |= O_EXCL;  // Linux then refuses a disk that is mounted
   fd_ = ::open(path_.c_str(), flags | O_DIRECT);
   if (fd_ < 0 && errno == EINVAL) {
     // The filesystem does not do direct I/O: the page cache then stands between, and flush still means fdatasync.
@@ -84,13 +87,13 @@ Result<> DiskFile::open_fd() {
   if (fd_ >= 0) return {};
   if (errno == ENOENT && options_.create_bytes > 0 && !options_.read_only) return create_fd(flags);
   if (errno == ENOENT) return Error(Code::kNotFound, no_access(errno) + "; create it by giving its size (--create SIZE)");
-  if (errno == EBUSY) return Error(Code::kBusy, path_ + " is mounted or otherwise in use: choose another disk");
+  if (errno == EBUSY) return Error(Code::kBusy, path_ + " is mounted or in use by another process: stop that first, or choose another disk");
   return Error(Code::kInvalidArgument, no_access(errno));
 }
 
 // Sparse. The name is made durable as well: a disk that held acknowledged data must not vanish with a power cut.
 Result<> DiskFile::create_fd(int flags) {
-  const int plain = ::open(path_.c_str(), flags | O_CREAT | O_EXCL, 0644);
+  const int plain = ::open(path_.c_str(), flags | O_CREAT | O_EXCL, 0644);  // never takes over a file that is there
   if (plain < 0) return Error(Code::kInvalidArgument, no_access(errno));
   bool made = ftruncate(plain, static_cast<off_t>(options_.create_bytes)) == 0 && fsync(plain) == 0;
   const std::filesystem::path parent = std::filesystem::path(path_).parent_path();

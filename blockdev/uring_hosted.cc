@@ -154,7 +154,7 @@ Error HostedDevice::error_of(const Request& request, int error_number) const {
     words += " of " + std::to_string(bytes) + " bytes at " + std::to_string(request.offset_bytes);
   }
   words += std::string(": ") + (error_number != 0 ? std::strerror(error_number) : "ended early, the file has shrunk");
-  if (error_number == ENOSPC || error_number == EDQUOT) return Error(Code::kNoSpace, std::move(words));
+  if (error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG) return Error(Code::kNoSpace, std::move(words));
   if (error_number == EOPNOTSUPP) return Error(Code::kUnsupported, std::move(words));
   return Error(Code::kIo, std::move(words));
 }

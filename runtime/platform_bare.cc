@@ -7,6 +7,7 @@
 
 #include "kernel/cpu.h"
 #include "kernel/kernel.h"
+#include "kernel/paging.h"
 #include "kernel/random.h"
 #include "kernel/time.h"
 
@@ -18,7 +19,11 @@ static_assert(kNever == kernel::kNoDeadline);
 
 class BareBackend final : public CoreBackend {
  public:
-  std::size_t poll(bool) override { return 0; }  // devices are pollers of their own
+  // Devices are pollers of their own. Each turn forgets what was unmapped elsewhere, so that frames can be reused.
+  std::size_t poll(bool) override {
+    kernel::pass_unmap_epoch();
+    return 0;
+  }
   void sleep(TimeNs deadline_ns) override { kernel::halt_until_interrupt_or(deadline_ns); }
   void wake() override { kernel::wake_cpu(cpu_); }
   bool quiesce() override { return true; }
