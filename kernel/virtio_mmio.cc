@@ -73,7 +73,8 @@ Result<> MmioTransport::route() {
   Vector vector = TRY(register_interrupt(&MmioInterrupts::on_interrupt, interrupts_));
   // Edge: the line falls with our acknowledgement and rises with the next event, and hypervisors that only pulse it are
   // served too. An event between reading and acknowledging is not lost, since the queues are looked at afterwards.
-  TRY(route_gsi(slot_.gsi, vector, 0, Trigger::kEdge, Polarity::kHigh));
+  Result<> routed = route_gsi(slot_.gsi, vector, 0, Trigger::kEdge, Polarity::kHigh);
+  if (!routed) return std::move(routed).error().with_context(fmt::format("{}: interrupt {}", where(), slot_.gsi));
   routed_ = true;
   return {};
 }

@@ -59,6 +59,8 @@ def command(program, machine, folder, arguments):
               "-device", f"virtio-blk-{suffix},drive=d2,logical_block_size=4096,physical_block_size=4096",
               "-netdev", "user,id=n0", "-device", f"virtio-net-{suffix},netdev=n0,mac=52:54:00:12:34:56",
               "-device", f"virtio-rng-{suffix}"]
+    if machine != "microvm":
+        flags += ["-device", "virtio-rng-pci"]  # a spare one
     line = " ".join(["drivers_test", *arguments])
     return flags + ["-kernel", program, "-append", line]
 

@@ -13,9 +13,11 @@
 
 #include "kernel/cpu.h"
 #include "kernel/kernel.h"
+#include "kernel/pci.h"
 #include "kernel/random.h"
 #include "kernel/time.h"
 #include "kernel/virtio_devices.h"
+#include "kernel/virtio_pci.h"
 
 namespace kelda::tests {
 namespace {
@@ -80,7 +82,11 @@ class Machine : public testing::Test {
  protected:
   void SetUp() override {
     if (!running_bare()) GTEST_SKIP() << "not a VM";
-    if (virtio_devices().disks.size() < 3) GTEST_SKIP() << "no test disks in this VM";
+    std::string problems;
+    for (const std::string& problem : virtio_devices().problems) problems += "; " + problem;
+    if (virtio_devices().disks.size() < 3) {
+      GTEST_SKIP() << "not the disks of drivers_vm.py: " << virtio_devices().disks.size() << problems;
+    }
   }
   VirtioBlk& disk(std::size_t i) { return *virtio_devices().disks.at(i); }
 };
@@ -252,6 +258,35 @@ TEST_F(Machine, Speed) {
     measure(disk(0), "4 KiB random write", BlkOp::kWrite, 32, false, sleep);
     measure(disk(0), "4 KiB random write + flush", BlkOp::kWrite, 1, true, sleep);
   }
+}
+
+// As a hypervisor without firmware would leave it: the second entropy device, which nobody uses, loses its addresses.
+TEST_F(Machine, BaseAddressesThatNobodyAssignedAreAssigned) {
+  std::vector<PciFunction> functions = pci_scan();
+  if (functions.empty()) return;  // microvm
+  PciFunction* spare = nullptr;
+  for (PciFunction& function : functions) {
+    if (is_virtio(function) && pci_read16(function.where, pci::kSubsystem) == 4) spare = &function;
+  }
+  ASSERT_NE(spare, nullptr);
+  std::uint16_t command = pci_read16(spare->where, pci::kCommand);
+  pci_write16(spare->where, pci::kCommand, command & ~pci::kCommandMemory);
+  for (std::uint16_t i = 0; i < 6; ++i) pci_write32(spare->where, pci::kBar0 + 4 * i, 0);
+  *spare = PciFunction{spare->where, spare->vendor, spare->device, {}};
+  pci_probe_bars(*spare);
+  EXPECT_EQ(spare->bars[4].address.value, 0u);
+  pci_assign_bars(functions);
+  for (const PciBar& bar : spare->bars) {
+    if (bar.size_bytes == 0) continue;
+    EXPECT_NE(bar.address.value, 0u);
+    EXPECT_EQ(bar.address.value % bar.size_bytes, 0u);
+  }
+  auto rng = open_virtio_pci(*spare);
+  ASSERT_TRUE(rng) << rng.error().to_string();
+  auto driver = VirtioRng::create(*std::move(rng), kernel_dma_memory());
+  ASSERT_TRUE(driver) << driver.error().to_string();
+  std::array<std::byte, 32> bytes{};
+  EXPECT_TRUE((*driver)->fill(bytes, 1'000'000, &monotonic_ns));
 }
 
 // An ARP request for the gateway of QEMU's user network, which always answers.
