@@ -120,5 +120,50 @@ TEST_F(BareDisk, FibersOfAllCoresShareTheDisks) {
   EXPECT_EQ(wrong.load(), 0);
 }
 
+// Figures for the log: `fibers` on one core, each with one request at a time.
+void measure(BlockDevice& disk, const char* what, std::uint32_t fibers, bool write_and_flush) {
+  constexpr runtime::TimeNs kDurationNs = 500'000'000;
+  std::uint64_t count = 0;
+  runtime::TimeNs started = 0, ended = 0, busy = 0;
+  Result<int> ran = runtime::Runtime::run({}, [&](runtime::Runtime& rt) {
+    runtime::Completion finished;
+    finished.add(fibers);
+    started = runtime::now_ns();
+    runtime::TimeNs busy_before = rt.core(0).stats().busy_ns;
+    for (std::uint32_t f = 0; f < fibers; ++f) {
+      Result<> spawned = rt.core(0).spawn([&, f] {
+        Buffer page(4096, 1);
+        std::uint64_t seed = f;
+        while (runtime::now_ns() - started < kDurationNs) {
+          seed = seed * 6364136223846793005u + 1442695040888963407u;
+          std::uint64_t offset = (seed >> 33) % 8192 * 4096;
+          if (write_and_flush) {
+            EXPECT_TRUE(disk.write(offset, page.view()));
+            EXPECT_TRUE(disk.flush());
+          } else {
+            EXPECT_TRUE(disk.read(offset, page.room()));
+          }
+          ++count;
+        }
+        finished.done();
+      });
+      EXPECT_TRUE(spawned);
+    }
+    finished.wait();
+    ended = runtime::now_ns();
+    busy = rt.core(0).stats().busy_ns - busy_before;
+    return 0;
+  });
+  ASSERT_TRUE(ran);
+  double us = double(ended - started) / 1e3;
+  std::printf("%-20s %2u fibers %8.0f /s %8.1f us each, %3.0f%% of the core busy\n", what, fibers, double(count) * 1e6 / us,
+              us * fibers / double(count), double(busy) / 10 / us);
+}
+
+TEST_F(BareDisk, Speed) {
+  for (std::uint32_t fibers : {1, 4, 32}) measure(*disk, "4 KiB random read", fibers, false);
+  measure(*disk, "write + flush", 1, true);
+}
+
 }  // namespace
 }  // namespace kelda::tests
