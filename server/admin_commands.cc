@@ -1,0 +1,103 @@
+// INFO TIME LASTSAVE SAVE BGSAVE SHUTDOWN WAIT ROLE.
+#include "server/client.h"
+#include "server/info.h"
+#include "server/text.h"
+
+namespace kelda::server {
+
+namespace {
+
+Result<> info(Call& call) {
+  std::vector<std::string> sections;
+  for (const std::string_view section : call.args.subspan(1)) sections.push_back(to_lower(section));
+  call.reply.verbatim(info_text(call.server, call.keys.now_ms(), sections));
+  return {};
+}
+
+Result<> time(Call& call) {
+  const std::int64_t now_us = runtime::wall_clock_us();
+  call.reply.array(2);
+  call.reply.integer_bulk(now_us / 1'000'000);
+  call.reply.integer_bulk(now_us % 1'000'000);
+  return {};
+}
+
+// Every acknowledged change is durable already. What SAVE adds is a checkpoint: the next start has less to recover.
+Result<> lastsave(Call& call) {
+  call.reply.integer(call.server.last_checkpoint_ms.load(std::memory_order_relaxed) / 1000);
+  return {};
+}
+
+Result<> save(Call& call) {
+  TRY(call.server.checkpoint());
+  call.reply.ok();
+  return {};
+}
+
+Result<> bgsave(Call& call) {
+  if (call.count() > 2 || (call.count() == 2 && !call.is(1, "schedule"))) return call.syntax_error();
+  ServerState& server = call.server;
+  if (server.checkpoint_running.exchange(true)) return call.fail("ERR Background save already in progress");
+  const auto started = runtime::Core::current().spawn(
+      [&server] {
+        (void)server.checkpoint();  // a failure shows in INFO persistence, as in Redis
+        server.checkpoint_running.store(false);
+      },
+      {.name = "bgsave"});
+  if (!started) {
+    server.checkpoint_running.store(false);
+    return started.error();
+  }
+  call.reply.simple("Background saving started");
+  return {};
+}
+
+// Answered by the end of the connection, as in Redis. NOSAVE only spares the final checkpoint's wait in Redis; here
+// nothing is ever lost, and whoever runs the server closes the database after it.
+Result<> shutdown(Call& call) {
+  for (const std::string_view word : call.args.subspan(1)) {
+    if (equals_ignoring_case(word, "abort")) return call.fail("ERR No shutdown in progress.");
+    bool known = false;
+    for (const std::string_view option : {"save", "nosave", "now", "force"}) known |= equals_ignoring_case(word, option);
+    if (!known) return call.syntax_error();
+  }
+  call.client.closing = true;
+  call.server.request_stop();
+  return {};
+}
+
+// There are no replicas: whatever the time-out, none acknowledges.
+Result<> wait(Call& call) {
+  const auto replicas = parse_integer(call.arg(1)), timeout = parse_integer(call.arg(2));
+  if (!replicas) return call.not_an_integer();
+  if (!timeout) return call.fail("ERR timeout is not an integer or out of range");
+  if (*timeout < 0) return call.fail("ERR timeout is negative");
+  call.reply.integer(0);
+  return {};
+}
+
+Result<> role(Call& call) {
+  call.reply.array(3);
+  call.reply.bulk("master");
+  call.reply.integer(0);
+  call.reply.array(0);
+  return {};
+}
+
+constexpr Command kCommands[] = {
+    {"info", -1, 0, 0, 0, 0, info, "server", "1.0.0", "Get information and statistics about the server", "[section ...]"},
+    {"time", 1, kFast, 0, 0, 0, time, "server", "2.6.0", "Return the current server time", ""},
+    {"lastsave", 1, kAdmin | kFast, 0, 0, 0, lastsave, "server", "1.0.0", "Get the UNIX time stamp of the last checkpoint", ""},
+    {"save", 1, kAdmin | kNoMulti, 0, 0, 0, save, "server", "1.0.0", "Make a checkpoint and wait for it", ""},
+    {"bgsave", -1, kAdmin | kNoMulti, 0, 0, 0, bgsave, "server", "1.0.0", "Make a checkpoint in the background", "[SCHEDULE]"},
+    {"shutdown", -1, kAdmin | kNoMulti, 0, 0, 0, shutdown, "server", "1.0.0", "Finish what is under way and end the server",
+     "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]"},
+    {"wait", 3, 0, 0, 0, 0, wait, "generic", "3.0.0", "Wait for replicas, of which there are none", "numreplicas timeout"},
+    {"role", 1, kAdmin | kFast, 0, 0, 0, role, "server", "2.8.12", "Return the role of the instance", ""},
+};
+
+}  // namespace
+
+std::span<const Command> admin_commands() { return kCommands; }
+
+}  // namespace kelda::server

@@ -1,0 +1,122 @@
+// One client's state, and how its requests are carried out, apart from any network: requests in, replies at the end of `out`.
+//
+// Contract: used by the client's fiber only. Replies in `out` may be shown to the client only once `keys.lsn()` is durable
+// (connection.cc waits). execute() may park.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/command.h"
+#include "server/key_access.h"
+#include "server/reply.h"
+#include "server/request_parser.h"
+#include "server/server_state.h"
+
+namespace kelda::server {
+
+// A command between MULTI and EXEC, with its own copy of its arguments.
+class QueuedCommand {
+ public:
+  QueuedCommand(const Command& command, Arguments args);
+  const Command& command() const { return *command_; }
+  std::vector<std::string_view> args() const;
+  std::size_t size_bytes() const { return bytes_.size() + ends_.size() * sizeof(std::uint32_t); }
+
+ private:
+  const Command* command_;
+  std::string bytes_;
+  std::vector<std::uint32_t> ends_;
+};
+
+struct MultiState {
+  bool open = false;
+  bool spoiled = false;  // a command could not be queued: EXEC will refuse
+  std::vector<QueuedCommand> queue;
+  std::size_t queue_bytes = 0;
+};
+
+enum class ReplyMode : std::uint8_t { kOn, kOff, kSkipNext, kSkipThis };
+
+class Client {
+ public:
+  Client(ServerState& state, std::shared_ptr<ClientInfo> client_info);
+
+  // Carries out one request and writes its reply, if it has one.
+  void execute(Arguments args);
+  // Answers a request that the parser refused (too large).
+  void refuse(const RequestParser::Refusal& refusal);
+
+  ParserLimits parser_limits() const;
+  // Waits until what `out` tells is durable. On an engine failure every reply in `out` becomes that error.
+  Result<> make_durable();
+
+  ServerState& server;
+  const std::shared_ptr<ClientInfo> info;
+  std::string out;
+  bool closing = false;  // after `out` has been sent
+
+  // For handlers.
+  KeyAccess keys;
+  WatchSet watches;
+  MultiState multi;
+  bool authenticated;
+  std::uint32_t db = 0;
+  bool resp3 = false;
+  ReplyMode reply_mode = ReplyMode::kOn;
+  StoredValue value, other_value;  // scratch that keeps its memory
+  std::string text;                // the same
+
+  void select(std::uint32_t index);
+  void set_resp3(bool on);
+  void end_multi();
+  // EXEC's work: everything queued, in one transaction.
+  Result<> run_queue(Reply& reply);
+
+ private:
+  void dispatch(Arguments args, Reply& reply);
+  void enqueue(const Command& command, Arguments args, Reply& reply);
+  void run(const Command& command, Arguments args, Reply& reply);
+  // One attempt: the handler, in a transaction if the command wants one.
+  Result<> attempt(const Command& command, Arguments args, Reply& reply);
+  Result<> attempt_queue(Reply& reply, bool& refused);
+  Result<> run_queued(const QueuedCommand& queued, Reply& reply);
+  Result<> lock_for_queue();
+  Result<bool> watched_unchanged();
+  void shrink_scratch();
+
+  std::uint32_t unsent_replies_ = 0;  // in `out`
+};
+
+// What a handler gets.
+struct Call {
+  Client& client;
+  ServerState& server;
+  const Command& command;
+  Arguments args;  // with the command's name
+  Reply& reply;
+  KeyAccess& keys;
+  bool failed = false;
+
+  std::uint32_t db() const { return client.db; }
+  std::size_t count() const { return args.size(); }
+  std::string_view arg(std::size_t i) const { return args[i]; }
+  bool is(std::size_t i, std::string_view word) const;
+
+  // The reply is this error; what the call wrote is undone.
+  Result<> fail(std::string_view error);
+  Result<> syntax_error() { return fail("ERR syntax error"); }
+  Result<> not_an_integer() { return fail("ERR value is not an integer or out of range"); }
+  Result<> wrong_arguments();
+};
+
+// The reply's error line for an engine's error.
+std::string error_text(const Error& error);
+
+// Runs `body` again while it meets a conflict, with growing pauses; kConflict only after many tries.
+Result<> with_retries(ServerState& server, FunctionRef<Result<>()> body);
+
+}  // namespace kelda::server

@@ -1,0 +1,65 @@
+// All clients that are connected: what CLIENT LIST shows, and the means to end a connection from elsewhere.
+//
+// Contract: a ClientInfo is written by its client's fiber and read by any core, so what changes is atomic or guarded.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "net/net.h"
+#include "runtime/core.h"
+#include "runtime/sync.h"
+#include "server/command.h"
+
+namespace kelda::server {
+
+struct ClientInfo {
+  std::uint64_t id = 0;
+  std::string peer, local;
+  runtime::Core* core = nullptr;  // null in tests without connections
+  std::int64_t connected_ms = 0;
+
+  // Relaxed throughout: shown to people, and nothing else follows from them.
+  std::atomic<std::int64_t> active_ms{0};
+  std::atomic<std::uint32_t> db{0};
+  std::atomic<std::int32_t> queued{-1};  // commands since MULTI; -1: not in MULTI
+  std::atomic<std::uint32_t> watched{0};
+  std::atomic<bool> resp3{false}, no_evict{false};
+  std::atomic<std::uint64_t> input_bytes{0}, output_bytes{0};
+  std::atomic<const Command*> last_command{nullptr};
+
+  // Asked to end; looked at between commands.
+  std::atomic<bool> killed{false};
+
+  runtime::SpinLatch latch;
+  std::string name, library_name, library_version;  // guarded by latch
+
+  // Touched on `core` only; null once the connection is gone.
+  net::Connection* connection = nullptr;
+  bool waiting_for_request = false;  // parked in read() between requests
+};
+
+class ClientRegistry {
+ public:
+  // Null when `max_clients` are there already.
+  std::shared_ptr<ClientInfo> add(std::uint32_t max_clients);
+  void remove(const ClientInfo& info);
+  std::uint32_t count() const { return count_.load(std::memory_order_relaxed); }
+  std::shared_ptr<ClientInfo> find(std::uint64_t id);
+  std::vector<std::shared_ptr<ClientInfo>> snapshot();  // by id
+
+  // Ends the connection at its next wait, from any core. With `only_idle`, one that is in the midst of a request is left.
+  static void disconnect(const std::shared_ptr<ClientInfo>& info, bool only_idle);
+
+ private:
+  runtime::SpinLatch latch_;
+  std::unordered_map<std::uint64_t, std::shared_ptr<ClientInfo>> clients_;  // guarded by latch_
+  std::uint64_t last_id_ = 0;                                              // guarded by latch_
+  std::atomic<std::uint32_t> count_{0};
+};
+
+}  // namespace kelda::server

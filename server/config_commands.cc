@@ -1,0 +1,146 @@
+// CONFIG GET SET RESETSTAT REWRITE HELP. Names that clients ask for are answered with what is true of Kelda in Redis's
+// terms; what cannot be changed while it runs says so.
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/client.h"
+#include "server/text.h"
+
+namespace kelda::server {
+
+namespace {
+
+struct Parameter {
+  std::string_view name;
+  std::string (*get)(ServerState& server);
+  // False: not a value for it. Null: fixed.
+  bool (*set)(ServerState& server, std::string_view value);
+};
+
+std::string text_of(std::uint64_t number) { return std::to_string(number); }
+std::string host_of(const std::string& address) { return address.substr(0, address.rfind(':')); }
+std::string port_of(const std::string& address) { return address.substr(address.rfind(':') + 1); }
+
+template <std::atomic<std::uint32_t> LiveConfig::*member, std::uint32_t lowest>
+bool set_number(ServerState& server, std::string_view value) {
+  const auto number = parse_integer(value);
+  if (!number || *number < lowest || *number > INT32_MAX) return false;
+  (server.config.*member).store(static_cast<std::uint32_t>(*number), std::memory_order_relaxed);
+  return true;
+}
+
+bool set_password(ServerState& server, std::string_view value) {
+  server.config.set_password(value);
+  return true;
+}
+
+constexpr Parameter kParameters[] = {
+    // Every reply waits for the log: Redis would call this appendfsync always. There are no snapshots ("save").
+    {"appendonly", [](ServerState&) -> std::string { return "yes"; }, nullptr},
+    {"appendfsync",
+     [](ServerState& s) -> std::string { return s.options.durability == DurabilityMode::kFlush ? "always" : "no"; }, nullptr},
+    {"bind", [](ServerState& s) { return host_of(s.listen_address); }, nullptr},
+    {"client-query-buffer-limit", [](ServerState& s) { return text_of(s.options.request_limit_bytes); }, nullptr},
+    {"databases", [](ServerState&) { return text_of(kDatabaseCount); }, nullptr},
+    {"io-threads", [](ServerState& s) { return text_of(s.core_count); }, nullptr},
+    {"maxclients", [](ServerState& s) { return text_of(s.config.max_clients); }, set_number<&LiveConfig::max_clients, 1>},
+    {"maxmemory", [](ServerState& s) { return text_of(s.options.memory_bytes); }, nullptr},
+    {"maxmemory-policy", [](ServerState&) -> std::string { return "noeviction"; }, nullptr},
+    {"port", [](ServerState& s) { return port_of(s.listen_address); }, nullptr},
+    // Longer bulks end the connection; what a key holds is bounded by kMaxValueBytes.
+    {"proto-max-bulk-len", [](ServerState&) { return text_of(kMaxBulkBytes); }, nullptr},
+    {"requirepass", [](ServerState& s) { return s.config.password(); }, set_password},
+    {"save", [](ServerState&) -> std::string { return ""; }, nullptr},
+    {"timeout", [](ServerState& s) { return text_of(s.config.idle_timeout_s); }, set_number<&LiveConfig::idle_timeout_s, 0>},
+};
+
+Result<> config_get(Call& call) {
+  std::vector<const Parameter*> found;
+  for (const Parameter& parameter : kParameters) {
+    for (const std::string_view pattern : call.args.subspan(2)) {
+      if (!glob_match(pattern, parameter.name, true)) continue;
+      found.push_back(&parameter);
+      break;
+    }
+  }
+  call.reply.map(found.size());
+  for (const Parameter* parameter : found) {
+    call.reply.bulk(parameter->name);
+    call.reply.bulk(parameter->get(call.server));
+  }
+  return {};
+}
+
+const Parameter* find_parameter(std::string_view name) {
+  const auto found = std::ranges::find_if(kParameters, [&](const Parameter& p) { return equals_ignoring_case(p.name, name); });
+  return found == std::end(kParameters) ? nullptr : found;
+}
+
+std::string set_failed(std::string_view name, std::string_view why) {
+  return "ERR CONFIG SET failed (possibly related to argument '" + std::string(name) + "') - " + std::string(why);
+}
+
+Result<> config_set(Call& call) {
+  if (call.count() % 2 != 0) return call.wrong_arguments();
+  // All are known to be changeable before the first is changed.
+  for (std::size_t i = 2; i < call.count(); i += 2) {
+    const Parameter* parameter = find_parameter(call.arg(i));
+    if (parameter == nullptr) {
+      return call.fail("ERR Unknown option or number of arguments for CONFIG SET - '" + std::string(call.arg(i)) + "'");
+    }
+    if (parameter->set == nullptr && parameter->get(call.server) != call.arg(i + 1)) {
+      return call.fail(set_failed(parameter->name, "can't set immutable config"));
+    }
+  }
+  for (std::size_t i = 2; i < call.count(); i += 2) {
+    const Parameter* parameter = find_parameter(call.arg(i));
+    if (parameter->set == nullptr) continue;  // to what it is
+    if (!parameter->set(call.server, call.arg(i + 1))) {
+      return call.fail(set_failed(parameter->name, "argument must be a number within its range"));
+    }
+  }
+  call.reply.ok();
+  return {};
+}
+
+Result<> config_resetstat(Call& call) {
+  call.server.stats.reset();
+  call.reply.ok();
+  return {};
+}
+
+Result<> config_rewrite(Call& call) { return call.fail("ERR The server is running without a config file"); }
+
+Result<> config_help(Call& call) {
+  constexpr std::string_view kLines[] = {
+      "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+      "GET <pattern>", "    Return parameters matching the glob-like <pattern> and their values.",
+      "SET <directive> <value>", "    Set the configuration <directive> to <value>, until the server ends.",
+      "RESETSTAT", "    Reset statistics reported by the INFO command.",
+      "HELP", "    Print this help."};
+  call.reply.array(std::size(kLines));
+  for (const std::string_view line : kLines) call.reply.simple(line);
+  return {};
+}
+
+constexpr Command kSubcommands[] = {
+    {"config|get", -3, kAdmin, 0, 0, 0, config_get, "server", "2.0.0", "Get the values of configuration parameters",
+     "parameter [parameter ...]"},
+    {"config|set", -4, kAdmin, 0, 0, 0, config_set, "server", "2.0.0", "Set configuration parameters to the given values",
+     "parameter value [parameter value ...]"},
+    {"config|resetstat", 2, kAdmin, 0, 0, 0, config_resetstat, "server", "2.0.0", "Reset the stats returned by INFO", ""},
+    {"config|rewrite", 2, kAdmin, 0, 0, 0, config_rewrite, "server", "2.8.0", "There is no configuration file to rewrite", ""},
+    {"config|help", 2, 0, 0, 0, 0, config_help, "server", "5.0.0", "Show helpful text about the different subcommands", ""},
+};
+
+constexpr Command kCommands[] = {
+    {"config", -2, kAdmin, 0, 0, 0, nullptr, "server", "2.0.0", "A container for server configuration commands", "", kSubcommands},
+};
+
+}  // namespace
+
+std::span<const Command> config_commands() { return kCommands; }
+
+}  // namespace kelda::server

@@ -1,0 +1,154 @@
+#include "server/info.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "server/text.h"
+
+namespace kelda::server {
+
+namespace {
+
+using Out = std::back_insert_iterator<std::string>;
+
+struct InfoSource {
+  ServerState& server;
+  std::int64_t now_ms;
+  DatabaseStats engine;
+
+  std::uint64_t uptime_s() const { return static_cast<std::uint64_t>(std::max<std::int64_t>(now_ms - server.started_ms, 0)) / 1000; }
+  std::uint64_t total(Counter counter) const { return server.stats.total(counter); }
+};
+
+void server_section(const InfoSource& source, Out out) {
+  const ServerState& server = source.server;
+  const std::string& address = server.listen_address;
+  const std::uint64_t uptime_s = source.uptime_s();
+  fmt::format_to(out,
+                 "redis_version:{}\r\nredis_mode:standalone\r\nkelda_version:{}\r\nos:{}\r\narch_bits:64\r\n"
+                 "process_id:1\r\nrun_id:{}\r\ntcp_port:{}\r\nserver_time_usec:{}\r\nuptime_in_seconds:{}\r\n"
+                 "uptime_in_days:{}\r\nio_threads_active:{}\r\n",
+                 kRedisVersion, KELDA_VERSION, server.options.platform == "bare" ? "none (Kelda bare)" : "Linux",
+                 server.run_id, address.substr(address.rfind(':') + 1), runtime::wall_clock_us(), uptime_s, uptime_s / 86400,
+                 server.core_count);
+}
+
+void clients_section(const InfoSource& source, Out out) {
+  ServerState& server = source.server;
+  fmt::format_to(out, "connected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:0\r\nwatched_keys:{}\r\n", server.clients.count(),
+                 server.config.max_clients.load(), server.watches.watches());
+}
+
+void memory_section(const InfoSource& source, Out out) {
+  const std::uint64_t pool_used = (source.engine.pool_frames - source.engine.pool_free) * kPageBytes;
+  const std::uint64_t bound = source.server.options.memory_bytes;
+  fmt::format_to(out,
+                 "used_memory:{}\r\nused_memory_human:{}\r\nmaxmemory:{}\r\nmaxmemory_human:{}\r\n"
+                 "maxmemory_policy:noeviction\r\nmem_allocator:libc\r\n",
+                 pool_used, human_bytes(pool_used), bound, human_bytes(bound));
+}
+
+void persistence_section(const InfoSource& source, Out out) {
+  ServerState& server = source.server;
+  // In Redis's terms the log is an append-only file that is always flushed before the reply.
+  fmt::format_to(out,
+                 "loading:0\r\nrdb_bgsave_in_progress:{}\r\nrdb_last_save_time:{}\r\nrdb_last_bgsave_status:{}\r\n"
+                 "aof_enabled:1\r\naof_rewrite_in_progress:0\r\naof_last_write_status:{}\r\n",
+                 server.checkpoint_running.load() ? 1 : 0, server.last_checkpoint_ms.load() / 1000,
+                 server.last_checkpoint_ok.load() ? "ok" : "err", server.database.health() ? "ok" : "err");
+}
+
+void stats_section(const InfoSource& source, Out out) {
+  const std::uint64_t uptime_s = std::max<std::uint64_t>(source.uptime_s(), 1);
+  fmt::format_to(out,
+                 "total_connections_received:{}\r\ntotal_commands_processed:{}\r\naverage_ops_per_sec:{}\r\n"
+                 "total_net_input_bytes:{}\r\ntotal_net_output_bytes:{}\r\nrejected_connections:{}\r\n"
+                 "expired_keys:{}\r\nevicted_keys:0\r\nkeyspace_hits:{}\r\nkeyspace_misses:{}\r\n"
+                 "total_error_replies:{}\r\nclient_output_timeouts:{}\r\n",
+                 source.total(Counter::kConnections), source.total(Counter::kCommands),
+                 source.total(Counter::kCommands) / uptime_s, source.total(Counter::kInputBytes),
+                 source.total(Counter::kOutputBytes), source.total(Counter::kRejectedConnections),
+                 source.total(Counter::kExpired), source.total(Counter::kHits), source.total(Counter::kMisses),
+                 source.total(Counter::kErrorReplies), source.total(Counter::kOutputTimeouts));
+}
+
+void replication_section(const InfoSource&, Out out) { fmt::format_to(out, "role:master\r\nconnected_slaves:0\r\n"); }
+
+void cpu_section(const InfoSource& source, Out out) {
+  // Time that the cores were not asleep; hosted it is not the operating system's count of processor time.
+  const double busy_s = static_cast<double>(source.server.busy_ns()) / 1e9;
+  fmt::format_to(out, "cores:{}\r\ncores_busy_seconds:{:.3f}\r\n", source.server.core_count, busy_s);
+}
+
+void keyspace_section(const InfoSource& source, Out out) {
+  const Keyspace& keyspace = source.server.keyspace;
+  for (std::uint32_t db = 0; db < kDatabaseCount; ++db) {
+    const std::uint64_t keys = keyspace.key_count(db);
+    if (keys == 0) continue;
+    fmt::format_to(out, "db{}:keys={},expires={},avg_ttl=0\r\n", db, keys, std::min(keyspace.expiry_count(db), keys));
+  }
+}
+
+void kelda_durability(const InfoSource& source, Out out) {
+  const ServerOptions& options = source.server.options;
+  const auto health = source.server.database.health();
+  const bool durable = options.durability == DurabilityMode::kFlush;
+  fmt::format_to(out, "platform:{}\r\ndurability:{}\r\ndurability_truth:{}\r\nhealth:{}\r\ndevice:{}\r\n", options.platform,
+                 durable ? "flush" : "none",
+                 durable ? "a reply is sent after the log is on the device and the device was flushed"
+                         : "the device is never flushed: a power cut can lose acknowledged writes",
+                 health ? "ok" : health.error().to_string(), options.device_text);
+  const OpenReport& report = options.open_report;
+  fmt::format_to(out, "recovery_clean:{}\r\nrecovery_log_bytes:{}\r\nrecovery_records:{}\r\nrecovery_us:{}\r\nrecovery_pages_repaired:{}\r\n",
+                 report.was_clean ? 1 : 0, report.log_bytes, report.records, report.duration_us, report.pages_repaired);
+}
+
+void kelda_section(const InfoSource& source, Out out) {
+  const DatabaseStats& s = source.engine;
+  kelda_durability(source, out);
+  fmt::format_to(out, "commits:{}\r\nrollbacks:{}\r\nconflicts:{}\r\nlock_waits:{}\r\ntransaction_retries:{}\r\n", s.commits,
+                 s.rollbacks, s.conflicts, s.lock_waits, source.total(Counter::kTransactionRetries));
+  fmt::format_to(out, "pool_frames:{}\r\npool_free:{}\r\npool_resident:{}\r\npool_dirty:{}\r\npool_misses:{}\r\npool_evictions:{}\r\n",
+                 s.pool_frames, s.pool_free, s.pool_resident, s.pool_dirty, s.pool_misses, s.pool_evictions);
+  fmt::format_to(out,
+                 "log_bytes_appended:{}\r\nlog_batches:{}\r\nlog_used_bytes:{}\r\nlog_capacity_bytes:{}\r\nlog_next_lsn:{}\r\n"
+                 "log_durable_lsn:{}\r\n",
+                 s.log_bytes_appended, s.log_batches, s.log_used_bytes, s.log_capacity_bytes, s.log_next.value,
+                 s.log_durable.value);
+  fmt::format_to(out,
+                 "device_reads:{}\r\ndevice_writes:{}\r\ndevice_flushes:{}\r\ndevice_read_bytes:{}\r\ndevice_write_bytes:{}\r\n"
+                 "pages_total:{}\r\npages_used:{}\r\nscan_cursors:{}\r\n",
+                 s.device_reads, s.device_writes, s.device_flushes, s.device_read_bytes, s.device_write_bytes, s.page_count,
+                 s.used_pages, source.server.cursors.size());
+}
+
+struct Section {
+  const char* title;
+  void (*write)(const InfoSource&, Out);
+};
+
+constexpr Section kSections[] = {
+    {"Server", server_section},           {"Clients", clients_section}, {"Memory", memory_section},
+    {"Persistence", persistence_section}, {"Stats", stats_section},     {"Replication", replication_section},
+    {"CPU", cpu_section},                 {"Kelda", kelda_section},     {"Keyspace", keyspace_section},
+};
+
+}  // namespace
+
+std::string info_text(ServerState& server, std::int64_t now_ms, const std::vector<std::string>& sections) {
+  const InfoSource source{server, now_ms, server.database.stats()};
+  const bool all = sections.empty() || std::ranges::any_of(sections, [](const std::string& name) {
+                     return name == "default" || name == "all" || name == "everything";
+                   });
+  std::string text;
+  for (const Section& section : kSections) {
+    if (!all && std::ranges::find(sections, to_lower(section.title)) == sections.end()) continue;
+    if (!text.empty()) text += "\r\n";
+    fmt::format_to(std::back_inserter(text), "# {}\r\n", section.title);
+    section.write(source, std::back_inserter(text));
+  }
+  return text;
+}
+
+}  // namespace kelda::server

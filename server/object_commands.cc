@@ -1,0 +1,98 @@
+// OBJECT and MEMORY: how a key is kept.
+#include "server/client.h"
+#include "server/text.h"
+
+namespace kelda::server {
+
+namespace {
+
+// What Redis would say of the same value, since its tools print it. Kelda keeps all of them as bytes.
+Result<> encoding(Call& call) {
+  if (!TRY(call.keys.get(call.db(), call.arg(2), call.client.value))) {
+    call.reply.null();
+    return {};
+  }
+  constexpr std::size_t kLongestEmbedded = 44;
+  const std::string_view payload = call.client.value.payload();
+  if (parse_integer(payload)) {
+    call.reply.bulk("int");
+  } else {
+    call.reply.bulk(payload.size() <= kLongestEmbedded ? "embstr" : "raw");
+  }
+  return {};
+}
+
+Result<> refcount(Call& call) {
+  if (!TRY(call.keys.exists(call.db(), call.arg(2)))) {
+    call.reply.null();
+  } else {
+    call.reply.integer(1);
+  }
+  return {};
+}
+
+Result<> freq(Call& call) {
+  return call.fail("ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching "
+                   "between policies at runtime LRU and LFU data will take some time to adjust.");
+}
+
+Result<> idletime(Call& call) { return call.fail("ERR Kelda does not record when a key was last used"); }
+
+Result<> object_help(Call& call) {
+  constexpr std::string_view kLines[] = {
+      "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+      "ENCODING <key>", "    Return the kind of internal representation Redis would use for the value.",
+      "REFCOUNT <key>", "    Return 1 for a key that exists.",
+      "HELP", "    Print this help."};
+  call.reply.array(std::size(kLines));
+  for (const std::string_view line : kLines) call.reply.simple(line);
+  return {};
+}
+
+// The bytes of key and value as they are stored; not the share of the page they lie in.
+Result<> memory_usage(Call& call) {
+  for (std::size_t i = 3; i < call.count(); ++i) {
+    if (!call.is(i, "samples") || i + 1 >= call.count()) return call.syntax_error();
+    if (!parse_integer(call.arg(++i))) return call.not_an_integer();
+  }
+  if (!TRY(call.keys.get(call.db(), call.arg(2), call.client.value))) {
+    call.reply.null();
+    return {};
+  }
+  call.reply.integer(static_cast<std::int64_t>(call.arg(2).size() + call.client.value.raw.size()));
+  return {};
+}
+
+Result<> memory_help(Call& call) {
+  constexpr std::string_view kLines[] = {
+      "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+      "USAGE <key> [SAMPLES <count>]", "    Return the bytes that <key> and its value take.",
+      "HELP", "    Print this help."};
+  call.reply.array(std::size(kLines));
+  for (const std::string_view line : kLines) call.reply.simple(line);
+  return {};
+}
+
+constexpr Command kObjectSubcommands[] = {
+    {"object|encoding", 3, kReadonly, 2, 2, 1, encoding, "generic", "2.2.3", "Inspect the internal encoding of a Redis object", "key"},
+    {"object|refcount", 3, kReadonly, 2, 2, 1, refcount, "generic", "2.2.3", "Get the number of references to the value of the key", "key"},
+    {"object|freq", 3, kReadonly, 2, 2, 1, freq, "generic", "4.0.0", "Get the logarithmic access frequency counter of a Redis object", "key"},
+    {"object|idletime", 3, kReadonly, 2, 2, 1, idletime, "generic", "2.2.3", "Get the time since a Redis object was last accessed", "key"},
+    {"object|help", 2, 0, 0, 0, 0, object_help, "generic", "6.2.0", "Show helpful text about the different subcommands", ""},
+};
+
+constexpr Command kMemorySubcommands[] = {
+    {"memory|usage", -3, kReadonly, 2, 2, 1, memory_usage, "server", "4.0.0", "Estimate the memory usage of a key", "key [SAMPLES count]"},
+    {"memory|help", 2, 0, 0, 0, 0, memory_help, "server", "4.0.0", "Show helpful text about the different subcommands", ""},
+};
+
+constexpr Command kCommands[] = {
+    {"object", -2, 0, 0, 0, 0, nullptr, "generic", "2.2.3", "A container for object introspection commands", "", kObjectSubcommands},
+    {"memory", -2, 0, 0, 0, 0, nullptr, "server", "4.0.0", "A container for memory diagnostics commands", "", kMemorySubcommands},
+};
+
+}  // namespace
+
+std::span<const Command> object_commands() { return kCommands; }
+
+}  // namespace kelda::server

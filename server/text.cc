@@ -1,0 +1,244 @@
+#include "server/text.h"
+
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+namespace kelda::server {
+
+std::optional<std::int64_t> parse_integer(std::string_view text) {
+  if (text.empty() || text.size() > 20) return std::nullopt;
+  const bool negative = text[0] == '-';
+  const char first = negative ? (text.size() > 1 ? text[1] : '\0') : text[0];
+  if (first == '0') {
+    if (text.size() == 1) return 0;
+    return std::nullopt;
+  }
+  if (first < '1' || first > '9') return std::nullopt;
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+std::optional<std::uint64_t> parse_unsigned(std::string_view text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+std::optional<long double> parse_long_double(std::string_view text) {
+  // Longer than any number that is exact; the bound keeps the copy on the stack.
+  char copy[512];
+  if (text.empty() || text.size() >= sizeof copy) return std::nullopt;
+  if (text[0] == ' ' || (text[0] >= '\t' && text[0] <= '\r')) return std::nullopt;
+  text.copy(copy, text.size());
+  copy[text.size()] = '\0';
+  char* end = nullptr;
+  const long double value = std::strtold(copy, &end);
+  if (end != copy + text.size() || std::isnan(value)) return std::nullopt;
+  return value;
+}
+
+std::string format_long_double(long double value) {
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  char text[5 * 1024];  // the largest long double has 4,933 digits before the point
+  int length = std::snprintf(text, sizeof text, "%.17Lf", value);
+  while (text[length - 1] == '0') --length;
+  if (text[length - 1] == '.') --length;
+  std::string result(text, static_cast<std::size_t>(length));
+  if (result == "-0") result = "0";
+  return result;
+}
+
+void append_integer(std::string& out, std::int64_t value) {
+  char digits[24];
+  const auto [end, error] = std::to_chars(digits, digits + sizeof digits, value);
+  (void)error;  // 24 bytes hold every 64-bit number
+  out.append(digits, static_cast<std::size_t>(end - digits));
+}
+
+namespace {
+constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+}  // namespace
+
+bool equals_ignoring_case(std::string_view a, std::string_view b) {
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (lower(a[i]) != lower(b[i])) return false;
+  }
+  return true;
+}
+
+void append_lower(std::string& out, std::string_view text) {
+  for (const char c : text) out.push_back(lower(c));
+}
+
+std::string to_lower(std::string_view text) {
+  std::string result;
+  append_lower(result, text);
+  return result;
+}
+
+namespace {
+
+// One element of a pattern that stands for one character, at `at`; moves `at` past it.
+bool matches_one(std::string_view pattern, std::size_t& at, char c, bool ignore_case) {
+  const auto fold = [&](char x) { return ignore_case ? lower(x) : x; };
+  const char p = pattern[at++];
+  if (p == '?') return true;
+  if (p == '\\' && at < pattern.size()) return fold(pattern[at++]) == fold(c);
+  if (p != '[') return fold(p) == fold(c);
+
+  const bool negated = at < pattern.size() && pattern[at] == '^';
+  if (negated) ++at;
+  bool found = false;
+  while (at < pattern.size() && pattern[at] != ']') {
+    if (pattern[at] == '\\' && at + 1 < pattern.size()) {
+      found |= pattern[at + 1] == c;
+      at += 2;
+    } else if (at + 2 < pattern.size() && pattern[at + 1] == '-') {
+      auto low = static_cast<unsigned char>(fold(pattern[at])), high = static_cast<unsigned char>(fold(pattern[at + 2]));
+      if (low > high) std::swap(low, high);
+      const auto x = static_cast<unsigned char>(fold(c));
+      found |= x >= low && x <= high;
+      at += 3;
+    } else {
+      found |= fold(pattern[at++]) == fold(c);
+    }
+  }
+  if (at < pattern.size()) ++at;  // the closing bracket; a class without one ends with the pattern
+  return found != negated;
+}
+
+}  // namespace
+
+// Without recursion: on a mismatch only the last star can help, as any earlier one could have matched less.
+bool glob_match(std::string_view pattern, std::string_view text, bool ignore_case) {
+  std::size_t p = 0, t = 0;
+  std::size_t star = std::string_view::npos, star_text = 0;
+  while (true) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = ++p;
+      star_text = t;
+      continue;
+    }
+    if (t == text.size()) return p == pattern.size();
+    if (p < pattern.size()) {
+      std::size_t next = p;
+      if (matches_one(pattern, next, text[t], ignore_case)) {
+        p = next;
+        ++t;
+        continue;
+      }
+    }
+    if (star == std::string_view::npos) return false;
+    p = star;
+    t = ++star_text;
+  }
+}
+
+std::string glob_literal_prefix(std::string_view pattern) {
+  std::string prefix;
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    const char c = pattern[i];
+    if (c == '*' || c == '?' || c == '[') break;
+    if (c == '\\' && i + 1 < pattern.size()) ++i;
+    prefix.push_back(pattern[i]);
+  }
+  return prefix;
+}
+
+std::optional<std::string> after_prefix(std::string_view prefix) {
+  std::string result(prefix);
+  while (!result.empty() && result.back() == '\xff') result.pop_back();
+  if (result.empty()) return std::nullopt;
+  result.back() = static_cast<char>(static_cast<unsigned char>(result.back()) + 1);
+  return result;
+}
+
+namespace {
+
+bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r') || c == '\0'; }
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (lower(c) >= 'a' && lower(c) <= 'f') return lower(c) - 'a' + 10;
+  return -1;
+}
+
+// What the escape at line[at] (the backslash) stands for; moves `at` to its last character.
+char unescape(std::string_view line, std::size_t& at) {
+  if (at + 3 < line.size() && line[at + 1] == 'x' && hex_digit(line[at + 2]) >= 0 && hex_digit(line[at + 3]) >= 0) {
+    at += 3;
+    return static_cast<char>(hex_digit(line[at - 1]) * 16 + hex_digit(line[at]));
+  }
+  switch (line[++at]) {
+    case 'n': return '\n';
+    case 'r': return '\r';
+    case 't': return '\t';
+    case 'b': return '\b';
+    case 'a': return '\a';
+    default: return line[at];
+  }
+}
+
+// Appends the quoted text that starts after the quote at line[at]; false when it does not end, or goes on after the end.
+bool read_quoted(std::string_view line, std::size_t& at, std::string& word) {
+  const char quote = line[at++];
+  for (; at < line.size(); ++at) {
+    if (line[at] == quote) {
+      ++at;
+      return at == line.size() || is_blank(line[at]);
+    }
+    if (line[at] == '\\' && at + 1 < line.size()) {
+      if (quote == '"') {
+        word.push_back(unescape(line, at));
+        continue;
+      }
+      if (line[at + 1] == '\'') ++at;
+    }
+    word.push_back(line[at]);
+  }
+  return false;
+}
+
+}  // namespace
+
+std::optional<std::vector<std::string>> split_line(std::string_view line) {
+  std::vector<std::string> words;
+  std::size_t at = 0;
+  while (true) {
+    while (at < line.size() && is_blank(line[at])) ++at;
+    if (at == line.size()) return words;
+    std::string word;
+    while (at < line.size() && !is_blank(line[at])) {
+      if (line[at] == '"' || line[at] == '\'') {
+        if (!read_quoted(line, at, word)) return std::nullopt;
+      } else {
+        word.push_back(line[at++]);
+      }
+    }
+    words.push_back(std::move(word));
+  }
+}
+
+std::string human_bytes(std::uint64_t bytes) {
+  char text[32];
+  if (bytes < 1024) {
+    std::snprintf(text, sizeof text, "%lluB", static_cast<unsigned long long>(bytes));
+    return text;
+  }
+  double value = static_cast<double>(bytes) / 1024;
+  const char* unit = "KMGT";
+  while (value >= 1024 && unit[1] != '\0') {
+    value /= 1024;
+    ++unit;
+  }
+  std::snprintf(text, sizeof text, "%.2f%c", value, *unit);
+  return text;
+}
+
+}  // namespace kelda::server
