@@ -85,15 +85,15 @@ Result<> role(Call& call) {
 }
 
 constexpr Command kCommands[] = {
-    {"info", -1, 0, 0, 0, 0, info, "server", "1.0.0", "Get information and statistics about the server", "[section ...]"},
-    {"time", 1, kFast, 0, 0, 0, time, "server", "2.6.0", "Return the current server time", ""},
-    {"lastsave", 1, kAdmin | kFast, 0, 0, 0, lastsave, "server", "1.0.0", "Get the UNIX time stamp of the last checkpoint", ""},
+    {"info", -1, 0, 0, 0, 0, info, "server", "1.0.0", "What the server is and does", "[section ...]"},
+    {"time", 1, kFast, 0, 0, 0, time, "server", "2.6.0", "The server's clock", ""},
+    {"lastsave", 1, kAdmin | kFast, 0, 0, 0, lastsave, "server", "1.0.0", "When the last checkpoint was made", ""},
     {"save", 1, kAdmin | kNoMulti, 0, 0, 0, save, "server", "1.0.0", "Make a checkpoint and wait for it", ""},
     {"bgsave", -1, kAdmin | kNoMulti, 0, 0, 0, bgsave, "server", "1.0.0", "Make a checkpoint in the background", "[SCHEDULE]"},
     {"shutdown", -1, kAdmin | kNoMulti, 0, 0, 0, shutdown, "server", "1.0.0", "Finish what is under way and end the server",
      "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]"},
     {"wait", 3, 0, 0, 0, 0, wait, "generic", "3.0.0", "Wait for replicas, of which there are none", "numreplicas timeout"},
-    {"role", 1, kAdmin | kFast, 0, 0, 0, role, "server", "2.8.12", "Return the role of the instance", ""},
+    {"role", 1, kAdmin | kFast, 0, 0, 0, role, "server", "2.8.12", "Always master: there are no replicas", ""},
 };
 
 }  // namespace

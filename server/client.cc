@@ -77,6 +77,7 @@ void Client::execute(Arguments args) {
     reply.error("ERR the reply would be longer than " + std::to_string(server.options.output_limit_bytes) +
                 " bytes; ask for less at a time");
   }
+  if (out.size() < before) return;  // all replies were dropped
   if (out.size() > before && out[before] == '-') server.stats.add(Counter::kErrorReplies);
   server.stats.add(Counter::kCommands);
   if (reply_mode != ReplyMode::kOn) {
@@ -146,8 +147,9 @@ void Client::dispatch(Arguments args, Reply& reply) {
     if (multi.open) multi.spoiled = true;
     reply.error(error);
   };
-  // What a web browser sends when a page makes it talk to this port.
+  // What a web browser sends when a page makes it talk to this port. It gets no answer at all.
   if (equals_ignoring_case(args[0], "post") || equals_ignoring_case(args[0], "host:")) {
+    out.clear();
     closing = true;
     return;
   }
@@ -159,7 +161,11 @@ void Client::dispatch(Arguments args, Reply& reply) {
     command = subcommand;
   }
   if (!command->arity_matches(args.size())) {
-    return reject("ERR wrong number of arguments for '" + std::string(command->name) + "' command");
+    const std::string why = "wrong number of arguments for '" + std::string(command->name) + "' command";
+    if (command->name != "exec") return reject("ERR " + why);
+    end_multi();
+    watches.clear();
+    return reply.error("EXECABORT Transaction discarded because of: " + why);
   }
   info->last_command.store(command, std::memory_order_relaxed);
   if (!authenticated && (command->flags & kNoAuth) == 0) return reject("NOAUTH Authentication required.");

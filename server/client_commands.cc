@@ -220,7 +220,7 @@ Result<> unblock(Call& call) {
 
 Result<> help(Call& call) {
   constexpr std::string_view kLines[] = {
-      "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+      "CLIENT <subcommand> [<arg> ...], with these subcommands:",
       "GETNAME", "    The name of this connection.",
       "ID", "    The number of this connection.",
       "INFO", "    A line about this connection.",

@@ -12,9 +12,9 @@ namespace {
 struct Argument {
   std::string name;
   std::string_view type;  // "string", "pure-token", "oneof", "block", "key", ...
-  std::string_view token;
+  std::string_view token = {};
   bool optional = false, multiple = false;
-  std::vector<Argument> parts;
+  std::vector<Argument> parts = {};
 };
 
 // Splits at `separator` outside of brackets.

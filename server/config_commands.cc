@@ -44,7 +44,7 @@ constexpr Parameter kParameters[] = {
     {"bind", [](ServerState& s) { return host_of(s.listen_address); }, nullptr},
     {"client-query-buffer-limit", [](ServerState& s) { return text_of(s.options.request_limit_bytes); }, nullptr},
     {"databases", [](ServerState&) { return text_of(kDatabaseCount); }, nullptr},
-    {"io-threads", [](ServerState& s) { return text_of(s.core_count); }, nullptr},
+    {"io-threads", [](ServerState& s) { return text_of(s.core_count()); }, nullptr},
     {"maxclients", [](ServerState& s) { return text_of(s.config.max_clients); }, set_number<&LiveConfig::max_clients, 1>},
     {"maxmemory", [](ServerState& s) { return text_of(s.options.memory_bytes); }, nullptr},
     {"maxmemory-policy", [](ServerState&) -> std::string { return "noeviction"; }, nullptr},
@@ -56,19 +56,25 @@ constexpr Parameter kParameters[] = {
     {"timeout", [](ServerState& s) { return text_of(s.config.idle_timeout_s); }, set_number<&LiveConfig::idle_timeout_s, 0>},
 };
 
+struct FoundParameter {
+  std::string_view name;  // as it was asked for, if it was named in full
+  const Parameter* parameter;
+};
+
 Result<> config_get(Call& call) {
-  std::vector<const Parameter*> found;
+  std::vector<FoundParameter> found;
   for (const Parameter& parameter : kParameters) {
     for (const std::string_view pattern : call.args.subspan(2)) {
       if (!glob_match(pattern, parameter.name, true)) continue;
-      found.push_back(&parameter);
+      const bool named = equals_ignoring_case(pattern, parameter.name);
+      found.push_back({named ? pattern : parameter.name, &parameter});
       break;
     }
   }
   call.reply.map(found.size());
-  for (const Parameter* parameter : found) {
-    call.reply.bulk(parameter->name);
-    call.reply.bulk(parameter->get(call.server));
+  for (const FoundParameter& entry : found) {
+    call.reply.bulk(entry.name);
+    call.reply.bulk(entry.parameter->get(call.server));
   }
   return {};
 }
@@ -83,7 +89,7 @@ std::string set_failed(std::string_view name, std::string_view why) {
 }
 
 Result<> config_set(Call& call) {
-  if (call.count() % 2 != 0) return call.wrong_arguments();
+  if (call.count() % 2 != 0) return call.syntax_error();
   // All are known to be changeable before the first is changed.
   for (std::size_t i = 2; i < call.count(); i += 2) {
     const Parameter* parameter = find_parameter(call.arg(i));
@@ -115,28 +121,28 @@ Result<> config_rewrite(Call& call) { return call.fail("ERR The server is runnin
 
 Result<> config_help(Call& call) {
   constexpr std::string_view kLines[] = {
-      "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-      "GET <pattern>", "    Return parameters matching the glob-like <pattern> and their values.",
-      "SET <directive> <value>", "    Set the configuration <directive> to <value>, until the server ends.",
-      "RESETSTAT", "    Reset statistics reported by the INFO command.",
-      "HELP", "    Print this help."};
+      "CONFIG <subcommand> [<arg> ...], with these subcommands:",
+      "GET <pattern> ...", "    The parameters whose names match, with their values.",
+      "SET <name> <value> ...", "    Change parameters until the server ends.",
+      "RESETSTAT", "    Let INFO count from zero again.",
+      "HELP", "    This text."};
   call.reply.array(std::size(kLines));
   for (const std::string_view line : kLines) call.reply.simple(line);
   return {};
 }
 
 constexpr Command kSubcommands[] = {
-    {"config|get", -3, kAdmin, 0, 0, 0, config_get, "server", "2.0.0", "Get the values of configuration parameters",
+    {"config|get", -3, kAdmin, 0, 0, 0, config_get, "server", "2.0.0", "Read parameters",
      "parameter [parameter ...]"},
-    {"config|set", -4, kAdmin, 0, 0, 0, config_set, "server", "2.0.0", "Set configuration parameters to the given values",
+    {"config|set", -4, kAdmin, 0, 0, 0, config_set, "server", "2.0.0", "Change parameters until the server ends",
      "parameter value [parameter value ...]"},
-    {"config|resetstat", 2, kAdmin, 0, 0, 0, config_resetstat, "server", "2.0.0", "Reset the stats returned by INFO", ""},
+    {"config|resetstat", 2, kAdmin, 0, 0, 0, config_resetstat, "server", "2.0.0", "Let INFO count from zero again", ""},
     {"config|rewrite", 2, kAdmin, 0, 0, 0, config_rewrite, "server", "2.8.0", "There is no configuration file to rewrite", ""},
-    {"config|help", 2, 0, 0, 0, 0, config_help, "server", "5.0.0", "Show helpful text about the different subcommands", ""},
+    {"config|help", 2, 0, 0, 0, 0, config_help, "server", "5.0.0", "What CONFIG can do", ""},
 };
 
 constexpr Command kCommands[] = {
-    {"config", -2, kAdmin, 0, 0, 0, nullptr, "server", "2.0.0", "A container for server configuration commands", "", kSubcommands},
+    {"config", -2, kAdmin, 0, 0, 0, nullptr, "server", "2.0.0", "Commands about parameters", "", kSubcommands},
 };
 
 }  // namespace

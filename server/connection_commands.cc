@@ -139,15 +139,15 @@ Result<> select(Call& call) {
 }
 
 constexpr Command kCommands[] = {
-    {"ping", -1, kFast, 0, 0, 0, ping, "connection", "1.0.0", "Ping the server", "[message]"},
-    {"echo", 2, kFast, 0, 0, 0, echo, "connection", "1.0.0", "Echo the given string", "message"},
-    {"quit", -1, kFast | kNoAuth | kImmediate, 0, 0, 0, quit, "connection", "1.0.0", "Close the connection", ""},
-    {"reset", 1, kFast | kNoAuth | kImmediate, 0, 0, 0, reset, "connection", "6.2.0", "Reset the connection", ""},
-    {"hello", -1, kFast | kNoAuth | kNoMulti, 0, 0, 0, hello, "connection", "6.0.0", "Handshake with Redis",
+    {"ping", -1, kFast, 0, 0, 0, ping, "connection", "1.0.0", "Answer PONG, or the message", "[message]"},
+    {"echo", 2, kFast, 0, 0, 0, echo, "connection", "1.0.0", "Answer the message", "message"},
+    {"quit", -1, kFast | kNoAuth | kImmediate, 0, 0, 0, quit, "connection", "1.0.0", "End the connection", ""},
+    {"reset", 1, kFast | kNoAuth | kImmediate, 0, 0, 0, reset, "connection", "6.2.0", "Bring the connection back to its first state", ""},
+    {"hello", -1, kFast | kNoAuth | kNoMulti, 0, 0, 0, hello, "connection", "6.0.0", "Choose the protocol version, log in and say who connects",
      "[protover [AUTH username password] [SETNAME clientname]]"},
-    {"auth", -2, kFast | kNoAuth, 0, 0, 0, auth, "connection", "1.0.0", "Authenticate to the server",
+    {"auth", -2, kFast | kNoAuth, 0, 0, 0, auth, "connection", "1.0.0", "Log in",
      "[username] password"},
-    {"select", 2, kFast, 0, 0, 0, select, "connection", "1.0.0", "Change the selected database", "index"},
+    {"select", 2, kFast, 0, 0, 0, select, "connection", "1.0.0", "Use another of the numbered databases", "index"},
 };
 
 }  // namespace

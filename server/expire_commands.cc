@@ -112,21 +112,21 @@ constexpr std::uint32_t kWriting = kWrite | kFast | kTransaction;
 constexpr std::uint32_t kReading = kReadonly | kFast;
 
 constexpr Command kCommands[] = {
-    {"expire", -3, kWriting, 1, 1, 1, expire, "generic", "1.0.0", "Set a key's time to live in seconds",
+    {"expire", -3, kWriting, 1, 1, 1, expire, "generic", "1.0.0", "Let a key expire after seconds",
      "key seconds [NX|XX|GT|LT]"},
-    {"pexpire", -3, kWriting, 1, 1, 1, pexpire, "generic", "2.6.0", "Set a key's time to live in milliseconds",
+    {"pexpire", -3, kWriting, 1, 1, 1, pexpire, "generic", "2.6.0", "Let a key expire after milliseconds",
      "key milliseconds [NX|XX|GT|LT]"},
-    {"expireat", -3, kWriting, 1, 1, 1, expireat, "generic", "1.2.0", "Set the expiration for a key as a UNIX timestamp",
+    {"expireat", -3, kWriting, 1, 1, 1, expireat, "generic", "1.2.0", "Let a key expire at a second of Unix time",
      "key unix-time-seconds [NX|XX|GT|LT]"},
     {"pexpireat", -3, kWriting, 1, 1, 1, pexpireat, "generic", "2.6.0",
-     "Set the expiration for a key as a UNIX timestamp specified in milliseconds",
+     "Let a key expire at a millisecond of Unix time",
      "key unix-time-milliseconds [NX|XX|GT|LT]"},
-    {"ttl", 2, kReading, 1, 1, 1, ttl, "generic", "1.0.0", "Get the time to live for a key in seconds", "key"},
-    {"pttl", 2, kReading, 1, 1, 1, pttl, "generic", "2.6.0", "Get the time to live for a key in milliseconds", "key"},
-    {"expiretime", 2, kReading, 1, 1, 1, expiretime, "generic", "7.0.0", "Get the expiration Unix timestamp for a key", "key"},
+    {"ttl", 2, kReading, 1, 1, 1, ttl, "generic", "1.0.0", "Seconds until a key expires", "key"},
+    {"pttl", 2, kReading, 1, 1, 1, pttl, "generic", "2.6.0", "Milliseconds until a key expires", "key"},
+    {"expiretime", 2, kReading, 1, 1, 1, expiretime, "generic", "7.0.0", "The second of Unix time at which a key expires", "key"},
     {"pexpiretime", 2, kReading, 1, 1, 1, pexpiretime, "generic", "7.0.0",
-     "Get the expiration Unix timestamp for a key in milliseconds", "key"},
-    {"persist", 2, kWriting, 1, 1, 1, persist, "generic", "2.2.0", "Remove the expiration from a key", "key"},
+     "The millisecond of Unix time at which a key expires", "key"},
+    {"persist", 2, kWriting, 1, 1, 1, persist, "generic", "2.2.0", "Let a key not expire", "key"},
 };
 
 }  // namespace

@@ -31,7 +31,7 @@ void server_section(const InfoSource& source, Out out) {
                  "uptime_in_days:{}\r\nio_threads_active:{}\r\n",
                  kRedisVersion, KELDA_VERSION, server.options.platform == "bare" ? "none (Kelda bare)" : "Linux",
                  server.run_id, address.substr(address.rfind(':') + 1), runtime::wall_clock_us(), uptime_s, uptime_s / 86400,
-                 server.core_count);
+                 server.core_count());
 }
 
 void clients_section(const InfoSource& source, Out out) {
@@ -78,7 +78,7 @@ void replication_section(const InfoSource&, Out out) { fmt::format_to(out, "role
 void cpu_section(const InfoSource& source, Out out) {
   // Time that the cores were not asleep; hosted it is not the operating system's count of processor time.
   const double busy_s = static_cast<double>(source.server.busy_ns()) / 1e9;
-  fmt::format_to(out, "cores:{}\r\ncores_busy_seconds:{:.3f}\r\n", source.server.core_count, busy_s);
+  fmt::format_to(out, "cores:{}\r\ncores_busy_seconds:{:.3f}\r\n", source.server.core_count(), busy_s);
 }
 
 void keyspace_section(const InfoSource& source, Out out) {

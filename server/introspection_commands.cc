@@ -99,7 +99,7 @@ Result<> info(Call& call) {
   }
   for (const std::string_view name : call.args.subspan(2)) {
     const Command* command = find_by_full_name(call.server, name);
-    command == nullptr ? call.reply.null_array() : write_command(*command, call.reply);
+    command == nullptr ? call.reply.null() : write_command(*command, call.reply);
   }
   return {};
 }
@@ -181,7 +181,7 @@ Result<> getkeys(Call& call) {
 
 Result<> help(Call& call) {
   constexpr std::string_view kLines[] = {
-      "COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+      "COMMAND <subcommand> [<arg> ...], with these subcommands:",
       "(no subcommand)", "    Everything about every command.",
       "COUNT", "    How many commands there are.",
       "DOCS [<command-name> ...]", "    What commands do and take.",
@@ -199,7 +199,7 @@ constexpr Command kSubcommands[] = {
     {"command|docs", -2, 0, 0, 0, 0, docs, "server", "7.0.0", "What commands do and take", "[command-name [command-name ...]]"},
     {"command|count", 2, kFast, 0, 0, 0, count, "server", "2.8.13", "How many commands there are", ""},
     {"command|list", -2, 0, 0, 0, 0, list, "server", "7.0.0", "The names of commands", "[FILTERBY MODULE|ACLCAT|PATTERN value]"},
-    {"command|getkeys", -3, 0, 0, 0, 0, getkeys, "server", "2.8.13", "Which of a command's arguments are keys", "command [arg ...]"},
+    {"command|getkeys", -4, 0, 0, 0, 0, getkeys, "server", "2.8.13", "Which of a command's arguments are keys", "command [arg ...]"},
     {"command|help", 2, 0, 0, 0, 0, help, "server", "5.0.0", "What COMMAND can do", ""},
 };
 

@@ -13,7 +13,7 @@ namespace {
 // text is a key, included. As in ZRANGE BYLEX, but for the last.
 struct Bound {
   bool lowest = false, highest = false, exclusive = false;
-  std::string_view key;
+  std::string_view key = {};
 
   static Bound parse(std::string_view text) {
     if (text == "-") return {.lowest = true};

@@ -120,22 +120,22 @@ Result<> flushall(Call& call) {
 constexpr std::uint32_t kWriting = kWrite | kTransaction;
 
 constexpr Command kCommands[] = {
-    {"del", -2, kWriting, 1, -1, 1, del, "generic", "1.0.0", "Delete a key", "key [key ...]"},
-    {"unlink", -2, kWriting | kFast, 1, -1, 1, del, "generic", "4.0.0", "Delete a key asynchronously in another thread",
+    {"del", -2, kWriting, 1, -1, 1, del, "generic", "1.0.0", "Remove keys", "key [key ...]"},
+    {"unlink", -2, kWriting | kFast, 1, -1, 1, del, "generic", "4.0.0", "Remove keys (the same as DEL here)",
      "key [key ...]"},
-    {"exists", -2, kReadonly | kFast | kAtomicRead, 1, -1, 1, exists, "generic", "1.0.0", "Determine if a key exists",
+    {"exists", -2, kReadonly | kFast | kAtomicRead, 1, -1, 1, exists, "generic", "1.0.0", "How many of the keys there are",
      "key [key ...]"},
     {"touch", -2, kReadonly | kFast | kAtomicRead, 1, -1, 1, exists, "generic", "3.2.1",
-     "Alters the last access time of a key(s)", "key [key ...]"},
-    {"type", 2, kReadonly | kFast, 1, 1, 1, type, "generic", "1.0.0", "Determine the type stored at key", "key"},
-    {"rename", 3, kWriting, 1, 2, 1, rename, "generic", "1.0.0", "Rename a key", "key newkey"},
+     "How many of the keys there are (no use of keys is recorded here)", "key [key ...]"},
+    {"type", 2, kReadonly | kFast, 1, 1, 1, type, "generic", "1.0.0", "What kind of value a key holds", "key"},
+    {"rename", 3, kWriting, 1, 2, 1, rename, "generic", "1.0.0", "Give a value another key", "key newkey"},
     {"renamenx", 3, kWriting | kFast, 1, 2, 1, renamenx, "generic", "1.0.0",
-     "Rename a key, only if the new key does not exist", "key newkey"},
-    {"copy", -3, kWriting, 1, 2, 1, copy, "generic", "6.2.0", "Copy a key",
+     "Give a value another key if that is absent", "key newkey"},
+    {"copy", -3, kWriting, 1, 2, 1, copy, "generic", "6.2.0", "Write the value of one key to another, also of another database",
      "source destination [DB destination-db] [REPLACE]"},
-    {"dbsize", 1, kReadonly | kFast, 0, 0, 0, dbsize, "server", "1.0.0", "Return the number of keys in the selected database", ""},
-    {"flushdb", -1, kWriting, 0, 0, 0, flushdb, "server", "1.0.0", "Remove all keys from the current database", "[ASYNC|SYNC]"},
-    {"flushall", -1, kWriting, 0, 0, 0, flushall, "server", "1.0.0", "Remove all keys from all databases", "[ASYNC|SYNC]"},
+    {"dbsize", 1, kReadonly | kFast, 0, 0, 0, dbsize, "server", "1.0.0", "How many keys the database holds", ""},
+    {"flushdb", -1, kWriting, 0, 0, 0, flushdb, "server", "1.0.0", "Empty the database", "[ASYNC|SYNC]"},
+    {"flushall", -1, kWriting, 0, 0, 0, flushall, "server", "1.0.0", "Empty all databases", "[ASYNC|SYNC]"},
 };
 
 }  // namespace

@@ -73,14 +73,14 @@ Result<> incrbyfloat(Call& call) {
 constexpr std::uint32_t kFlags = kWrite | kFast | kTransaction;
 
 constexpr Command kCommands[] = {
-    {"incr", 2, kFlags, 1, 1, 1, incr, "string", "1.0.0", "Increment the integer value of a key by one", "key"},
-    {"decr", 2, kFlags, 1, 1, 1, decr, "string", "1.0.0", "Decrement the integer value of a key by one", "key"},
-    {"incrby", 3, kFlags, 1, 1, 1, incrby, "string", "1.0.0", "Increment the integer value of a key by the given amount",
+    {"incr", 2, kFlags, 1, 1, 1, incr, "string", "1.0.0", "Add one to an integer", "key"},
+    {"decr", 2, kFlags, 1, 1, 1, decr, "string", "1.0.0", "Take one from an integer", "key"},
+    {"incrby", 3, kFlags, 1, 1, 1, incrby, "string", "1.0.0", "Add to an integer",
      "key increment"},
-    {"decrby", 3, kFlags, 1, 1, 1, decrby, "string", "1.0.0", "Decrement the integer value of a key by the given number",
+    {"decrby", 3, kFlags, 1, 1, 1, decrby, "string", "1.0.0", "Take from an integer",
      "key decrement"},
     {"incrbyfloat", 3, kFlags, 1, 1, 1, incrbyfloat, "string", "2.6.0",
-     "Increment the float value of a key by the given amount", "key increment"},
+     "Add to a decimal number", "key increment"},
 };
 
 }  // namespace

@@ -40,10 +40,10 @@ Result<> idletime(Call& call) { return call.fail("ERR Kelda does not record when
 
 Result<> object_help(Call& call) {
   constexpr std::string_view kLines[] = {
-      "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-      "ENCODING <key>", "    Return the kind of internal representation Redis would use for the value.",
-      "REFCOUNT <key>", "    Return 1 for a key that exists.",
-      "HELP", "    Print this help."};
+      "OBJECT <subcommand> [<arg> ...], with these subcommands:",
+      "ENCODING <key>", "    How Redis would keep the value.",
+      "REFCOUNT <key>", "    1 for a key that exists.",
+      "HELP", "    This text."};
   call.reply.array(std::size(kLines));
   for (const std::string_view line : kLines) call.reply.simple(line);
   return {};
@@ -65,30 +65,30 @@ Result<> memory_usage(Call& call) {
 
 Result<> memory_help(Call& call) {
   constexpr std::string_view kLines[] = {
-      "MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-      "USAGE <key> [SAMPLES <count>]", "    Return the bytes that <key> and its value take.",
-      "HELP", "    Print this help."};
+      "MEMORY <subcommand> [<arg> ...], with these subcommands:",
+      "USAGE <key> [SAMPLES <count>]", "    Bytes that the key and its value take.",
+      "HELP", "    This text."};
   call.reply.array(std::size(kLines));
   for (const std::string_view line : kLines) call.reply.simple(line);
   return {};
 }
 
 constexpr Command kObjectSubcommands[] = {
-    {"object|encoding", 3, kReadonly, 2, 2, 1, encoding, "generic", "2.2.3", "Inspect the internal encoding of a Redis object", "key"},
-    {"object|refcount", 3, kReadonly, 2, 2, 1, refcount, "generic", "2.2.3", "Get the number of references to the value of the key", "key"},
-    {"object|freq", 3, kReadonly, 2, 2, 1, freq, "generic", "4.0.0", "Get the logarithmic access frequency counter of a Redis object", "key"},
-    {"object|idletime", 3, kReadonly, 2, 2, 1, idletime, "generic", "2.2.3", "Get the time since a Redis object was last accessed", "key"},
-    {"object|help", 2, 0, 0, 0, 0, object_help, "generic", "6.2.0", "Show helpful text about the different subcommands", ""},
+    {"object|encoding", 3, kReadonly, 2, 2, 1, encoding, "generic", "2.2.3", "How Redis would keep the value", "key"},
+    {"object|refcount", 3, kReadonly, 2, 2, 1, refcount, "generic", "2.2.3", "1 for a key that exists", "key"},
+    {"object|freq", 3, kReadonly, 2, 2, 1, freq, "generic", "4.0.0", "Not recorded here", "key"},
+    {"object|idletime", 3, kReadonly, 2, 2, 1, idletime, "generic", "2.2.3", "Not recorded here", "key"},
+    {"object|help", 2, 0, 0, 0, 0, object_help, "generic", "6.2.0", "What OBJECT can do", ""},
 };
 
 constexpr Command kMemorySubcommands[] = {
-    {"memory|usage", -3, kReadonly, 2, 2, 1, memory_usage, "server", "4.0.0", "Estimate the memory usage of a key", "key [SAMPLES count]"},
-    {"memory|help", 2, 0, 0, 0, 0, memory_help, "server", "4.0.0", "Show helpful text about the different subcommands", ""},
+    {"memory|usage", -3, kReadonly, 2, 2, 1, memory_usage, "server", "4.0.0", "Bytes that a key and its value take", "key [SAMPLES count]"},
+    {"memory|help", 2, 0, 0, 0, 0, memory_help, "server", "4.0.0", "What MEMORY can do", ""},
 };
 
 constexpr Command kCommands[] = {
-    {"object", -2, 0, 0, 0, 0, nullptr, "generic", "2.2.3", "A container for object introspection commands", "", kObjectSubcommands},
-    {"memory", -2, 0, 0, 0, 0, nullptr, "server", "4.0.0", "A container for memory diagnostics commands", "", kMemorySubcommands},
+    {"object", -2, 0, 0, 0, 0, nullptr, "generic", "2.2.3", "Commands about how a key is kept", "", kObjectSubcommands},
+    {"memory", -2, 0, 0, 0, 0, nullptr, "server", "4.0.0", "Commands about memory", "", kMemorySubcommands},
 };
 
 }  // namespace

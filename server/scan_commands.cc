@@ -118,7 +118,8 @@ Result<bool> parse_scan_options(Call& call, ScanOptions& options) {
 }
 
 Result<> scan(Call& call) {
-  const auto cursor = parse_unsigned(call.arg(1));
+  // Nothing is 0, as for Redis.
+  const auto cursor = call.arg(1).empty() ? 0 : parse_unsigned(call.arg(1));
   if (!cursor) return call.fail("ERR invalid cursor");
   ScanOptions options;
   if (!TRY(parse_scan_options(call, options))) return {};
@@ -174,17 +175,19 @@ Result<> randomkey(Call& call) {
   TRY(scan.seek(""));
   const std::string first(scan.key());
   bool found = TRY(scan.seek(random_text_between(first, last)));
-  for (std::uint64_t steps = runtime::random_u64() % kSteps; steps > 0 && found; --steps) found = TRY(scan.next());
-  if (!found) TRY(scan.seek(""));
+  for (std::uint64_t steps = runtime::random_u64() % kSteps; steps > 0 || !found; --steps) {
+    found = TRY(found ? scan.next() : scan.seek(""));  // around the end
+    if (steps == 0) break;
+  }
   call.reply.bulk(scan.key());
   return {};
 }
 
 constexpr Command kCommands[] = {
-    {"keys", 2, kReadonly, 0, 0, 0, keys, "generic", "1.0.0", "Find all keys matching the given pattern", "pattern"},
-    {"scan", -2, kReadonly, 0, 0, 0, scan, "generic", "2.8.0", "Incrementally iterate the keys space",
+    {"keys", 2, kReadonly, 0, 0, 0, keys, "generic", "1.0.0", "The keys that match a pattern", "pattern"},
+    {"scan", -2, kReadonly, 0, 0, 0, scan, "generic", "2.8.0", "Some of the keys, and a cursor with which to go on",
      "cursor [MATCH pattern] [COUNT count] [TYPE type]"},
-    {"randomkey", 1, kReadonly | kTransaction, 0, 0, 0, randomkey, "generic", "1.0.0", "Return a random key from the keyspace", ""},
+    {"randomkey", 1, kReadonly | kTransaction, 0, 0, 0, randomkey, "generic", "1.0.0", "Some key", ""},
 };
 
 }  // namespace

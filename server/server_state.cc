@@ -49,6 +49,12 @@ ServerState::ServerState(Database& db, const ServerOptions& given)
       keyspace(db),
       last_checkpoint_ms(started_ms) {}
 
+std::uint64_t ServerState::busy_ns() const {
+  std::uint64_t sum = 0;
+  for (const runtime::Core* core : cores) sum += core->stats().busy_ns;
+  return sum;
+}
+
 void ServerState::request_stop() {
   stopping.store(true, std::memory_order_release);
   stop.set();

@@ -1,9 +1,11 @@
 // What all clients of one server share.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "kelda/kelda.h"
 #include "runtime/sync.h"
@@ -58,7 +60,9 @@ struct ServerState {
   std::atomic<bool> checkpoint_running{false};
   std::atomic<bool> last_checkpoint_ok{true};
   std::string listen_address;  // set before the first client comes
-  std::uint32_t core_count = 1;
+  std::vector<runtime::Core*> cores;  // those that serve
+  std::uint64_t core_count() const { return std::max<std::size_t>(cores.size(), 1); }
+  std::uint64_t busy_ns() const;
 
   // Set once when the server is to end.
   runtime::Event stop;

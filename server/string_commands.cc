@@ -182,24 +182,24 @@ Result<> msetnx(Call& call) {
 constexpr std::uint32_t kWriting = kWrite | kTransaction;
 
 constexpr Command kCommands[] = {
-    {"get", 2, kReadonly | kFast, 1, 1, 1, get, "string", "1.0.0", "Get the value of a key", "key"},
-    {"set", -3, kWriting, 1, 1, 1, set, "string", "1.0.0", "Set the string value of a key",
+    {"get", 2, kReadonly | kFast, 1, 1, 1, get, "string", "1.0.0", "Read a value", "key"},
+    {"set", -3, kWriting, 1, 1, 1, set, "string", "1.0.0", "Write a value, with conditions and an expiry if wanted",
      "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]"},
-    {"setnx", 3, kWriting | kFast, 1, 1, 1, setnx, "string", "1.0.0", "Set the value of a key, only if the key does not exist",
+    {"setnx", 3, kWriting | kFast, 1, 1, 1, setnx, "string", "1.0.0", "Write a value if the key is absent",
      "key value"},
-    {"setex", 4, kWriting, 1, 1, 1, setex, "string", "2.0.0", "Set the value and expiration of a key", "key seconds value"},
-    {"psetex", 4, kWriting, 1, 1, 1, psetex, "string", "2.6.0", "Set the value and expiration in milliseconds of a key",
+    {"setex", 4, kWriting, 1, 1, 1, setex, "string", "2.0.0", "Write a value that expires after seconds", "key seconds value"},
+    {"psetex", 4, kWriting, 1, 1, 1, psetex, "string", "2.6.0", "Write a value that expires after milliseconds",
      "key milliseconds value"},
-    {"getset", 3, kWriting | kFast, 1, 1, 1, getset, "string", "1.0.0", "Set a key and return its old value", "key value"},
-    {"getdel", 2, kWriting | kFast, 1, 1, 1, getdel, "string", "6.2.0", "Get the value of a key and delete the key", "key"},
-    {"getex", -2, kWriting | kFast, 1, 1, 1, getex, "string", "6.2.0", "Get the value of a key and optionally set its expiration",
+    {"getset", 3, kWriting | kFast, 1, 1, 1, getset, "string", "1.0.0", "Write a value and answer the one before", "key value"},
+    {"getdel", 2, kWriting | kFast, 1, 1, 1, getdel, "string", "6.2.0", "Read a value and remove the key", "key"},
+    {"getex", -2, kWriting | kFast, 1, 1, 1, getex, "string", "6.2.0", "Read a value and change when it expires",
      "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]"},
-    {"mget", -2, kReadonly | kFast | kAtomicRead, 1, -1, 1, mget, "string", "1.0.0", "Get the values of all the given keys",
+    {"mget", -2, kReadonly | kFast | kAtomicRead, 1, -1, 1, mget, "string", "1.0.0", "Read several values at one moment",
      "key [key ...]"},
-    {"mset", -3, kWriting, 1, -1, 2, mset, "string", "1.0.1", "Set multiple keys to multiple values",
+    {"mset", -3, kWriting, 1, -1, 2, mset, "string", "1.0.1", "Write several values in one transaction",
      "key value [key value ...]"},
     {"msetnx", -3, kWriting, 1, -1, 2, msetnx, "string", "1.0.1",
-     "Set multiple keys to multiple values, only if none of the keys exist", "key value [key value ...]"},
+     "Write several values if all of their keys are absent", "key value [key value ...]"},
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "server/text.h"
 
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -37,8 +38,10 @@ std::optional<long double> parse_long_double(std::string_view text) {
   text.copy(copy, text.size());
   copy[text.size()] = '\0';
   char* end = nullptr;
+  errno = 0;
   const long double value = std::strtold(copy, &end);
   if (end != copy + text.size() || std::isnan(value)) return std::nullopt;
+  if (errno == ERANGE && (std::isinf(value) || value == 0)) return std::nullopt;
   return value;
 }
 

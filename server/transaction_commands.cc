@@ -75,12 +75,12 @@ Result<> unwatch(Call& call) {
 }
 
 constexpr Command kCommands[] = {
-    {"multi", 1, kFast | kImmediate, 0, 0, 0, multi, "transactions", "1.2.0", "Mark the start of a transaction block", ""},
-    {"exec", 1, kImmediate, 0, 0, 0, exec, "transactions", "1.2.0", "Execute all commands issued after MULTI", ""},
-    {"discard", 1, kFast | kImmediate, 0, 0, 0, discard, "transactions", "2.0.0", "Discard all commands issued after MULTI", ""},
+    {"multi", 1, kFast | kImmediate, 0, 0, 0, multi, "transactions", "1.2.0", "Begin a transaction: the commands that follow are kept", ""},
+    {"exec", 1, kImmediate, 0, 0, 0, exec, "transactions", "1.2.0", "Carry out the kept commands, all or none", ""},
+    {"discard", 1, kFast | kImmediate, 0, 0, 0, discard, "transactions", "2.0.0", "Forget the kept commands", ""},
     {"watch", -2, kFast | kImmediate, 1, -1, 1, watch, "transactions", "2.2.0",
-     "Watch the given keys to determine execution of the MULTI/EXEC block", "key [key ...]"},
-    {"unwatch", 1, kFast, 0, 0, 0, unwatch, "transactions", "2.2.0", "Forget about all watched keys", ""},
+     "Let EXEC refuse if one of the keys changes before it", "key [key ...]"},
+    {"unwatch", 1, kFast, 0, 0, 0, unwatch, "transactions", "2.2.0", "Watch no key any more", ""},
 };
 
 }  // namespace

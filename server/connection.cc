@@ -1,0 +1,156 @@
+#include "server/connection.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/assert.h"
+
+namespace kelda::server {
+
+namespace {
+
+// Replies that are sent before the rest of the input is carried out.
+constexpr std::size_t kSendThresholdBytes = 256 * 1024;
+// One write, with its own deadline: a slow client that makes progress is kept.
+constexpr std::size_t kWritePieceBytes = 64 * 1024;
+// Output memory that an idle client keeps.
+constexpr std::size_t kKeepOutputBytes = 4 * 1024;
+// Commands of one client before other fibers get their turn.
+constexpr int kCommandsPerTurn = 64;
+
+constexpr runtime::TimeNs kSecondNs = 1'000'000'000, kMillisecondNs = 1'000'000;
+constexpr runtime::TimeNs kLingerNs = 500 * kMillisecondNs;
+constexpr std::size_t kLingerBytes = 16 * 1024 * 1024;
+constexpr runtime::TimeNs kStallTickNs = 100 * kMillisecondNs, kStalledNs = 50 * kMillisecondNs;
+
+}  // namespace
+
+ConnectionLoop::ConnectionLoop(ServerState& server, StallWatch& stalls, std::unique_ptr<net::Connection> connection,
+                               std::shared_ptr<ClientInfo> info)
+    : server_(server), stalls_(stalls), connection_(std::move(connection)), client_(server, std::move(info)) {
+  client_.info->connection = connection_.get();
+}
+
+ConnectionLoop::~ConnectionLoop() { client_.info->connection = nullptr; }
+
+void ConnectionLoop::run() {
+  while (true) {
+    execute_all();
+    if (!send()) return;
+    if (client_.closing) return linger();
+    if (server_.stopping.load(std::memory_order_acquire) || client_.info->killed.load(std::memory_order_relaxed)) return;
+    if (!std::exchange(read_aside_, false) && !read_more()) return;
+  }
+}
+
+void ConnectionLoop::execute_all() {
+  int executed = 0;
+  while (!client_.closing && !broken_) {
+    const auto outcome = parser_.next(input_, client_.parser_limits());
+    if (outcome == RequestParser::Outcome::kNeedMore) return;
+    if (outcome == RequestParser::Outcome::kError) {
+      Reply(client_.out, client_.resp3, SIZE_MAX).error("ERR " + parser_.error());
+      client_.closing = protocol_error_ = true;
+      return;
+    }
+    if (const auto* refusal = parser_.refusal()) {
+      client_.refuse(*refusal);
+    } else {
+      client_.execute(parser_.arguments());
+    }
+    if (client_.out.size() >= kSendThresholdBytes && !send()) return;
+    if (++executed % kCommandsPerTurn == 0) runtime::Core::current().yield();
+    if (client_.info->killed.load(std::memory_order_relaxed)) client_.closing = true;
+  }
+}
+
+// A connection that is closed with bytes unread is reset, and the client may lose the error that it was just sent. So what
+// it is still sending is read for a moment.
+void ConnectionLoop::linger() {
+  if (!protocol_error_) return;
+  const runtime::TimeNs deadline_ns = runtime::now_ns() + kLingerNs;
+  for (std::size_t left = kLingerBytes; left > 0;) {
+    input_.consume(input_.data().size());
+    const auto count = connection_->read(input_.room(), deadline_ns);
+    if (!count || *count == 0) return;
+    left -= std::min(left, *count);
+  }
+}
+
+bool ConnectionLoop::read_more() {
+  const bool between_requests = input_.data().empty() && !parser_.in_request();
+  if (between_requests) {
+    input_.shrink();
+    parser_.shrink();
+  }
+  const MutableBytes room = input_.room(parser_.needed_bytes());
+  const std::uint32_t timeout_s = server_.config.idle_timeout_s.load(std::memory_order_relaxed);
+  const runtime::TimeNs deadline_ns = timeout_s == 0 ? runtime::kNever : runtime::now_ns() + timeout_s * kSecondNs;
+  client_.info->waiting_for_request = between_requests;
+  const auto count = connection_->read(room, deadline_ns);
+  client_.info->waiting_for_request = false;
+  if (!count || *count == 0) return false;
+  input_.filled(*count);
+  client_.info->active_ms.store(wall_clock_ms(), std::memory_order_relaxed);
+  client_.info->input_bytes.store(input_.data().size(), std::memory_order_relaxed);
+  server_.stats.add(Counter::kInputBytes, *count);
+  return true;
+}
+
+bool ConnectionLoop::write(Bytes data) {
+  const runtime::TimeNs now_ns = runtime::now_ns();
+  writing_since_ns_ = now_ns;
+  stalls_.writing_.push_back(this);
+  const auto written = connection_->write(data, now_ns + server_.options.write_timeout_s * kSecondNs);
+  writing_since_ns_ = runtime::kNever;
+  std::erase(stalls_.writing_, this);
+  if (reading_aside_) aside_done_.wait();
+  if (written.failed_with(Code::kTimeout)) server_.stats.add(Counter::kOutputTimeouts);
+  return written.has_value();
+}
+
+bool ConnectionLoop::send() {
+  if (broken_) return false;
+  const auto durable = client_.make_durable();
+  if (!durable) client_.closing = true;
+  std::string& out = client_.out;
+  client_.info->output_bytes.store(out.size(), std::memory_order_relaxed);
+  for (std::size_t sent = 0; sent < out.size() && !broken_; sent += kWritePieceBytes) {
+    broken_ = !write(as_bytes(std::string_view(out).substr(sent, kWritePieceBytes)));
+  }
+  server_.stats.add(Counter::kOutputBytes, out.size());
+  out.clear();
+  if (out.capacity() > kKeepOutputBytes && input_.data().empty()) std::string().swap(out);
+  client_.info->output_bytes.store(0, std::memory_order_relaxed);
+  return !broken_;
+}
+
+void ConnectionLoop::read_while_stalled() {
+  while (writing_since_ns_ != runtime::kNever && input_.data().size() < server_.options.request_limit_bytes) {
+    const auto count = connection_->read(input_.room(), runtime::now_ns() + kStalledNs);
+    if (count.failed_with(Code::kTimeout)) continue;
+    // The end, or an error: the client's own fiber will meet it again.
+    if (!count || *count == 0) break;
+    input_.filled(*count);
+    read_aside_ = true;
+    server_.stats.add(Counter::kInputBytes, *count);
+  }
+  reading_aside_ = false;
+  aside_done_.set();
+}
+
+void StallWatch::run() {
+  while (!stop_.wait_until(runtime::now_ns() + kStallTickNs)) {
+    for (ConnectionLoop* loop : writing_) {
+      if (loop->reading_aside_ || runtime::now_ns() - loop->writing_since_ns_ < kStalledNs) continue;
+      loop->reading_aside_ = true;
+      loop->aside_done_.reset();
+      // Without memory for a fiber the client waits; nothing is lost.
+      if (!runtime::Core::current().spawn([loop] { loop->read_while_stalled(); }, {.name = "read-aside", .stack_bytes = 32 * 1024})) {
+        loop->reading_aside_ = false;
+      }
+    }
+  }
+}
+
+}  // namespace kelda::server

@@ -1,0 +1,155 @@
+#include "server/server.h"
+
+#include <vector>
+
+#include "server/connection.h"
+#include "server/reclaimer.h"
+#include "server/server_state.h"
+
+namespace kelda::server {
+
+namespace {
+
+constexpr runtime::TimeNs kMillisecondNs = 1'000'000;
+
+// What runs on each core for one serve().
+struct CoreServer {
+  ServerState& server;
+  net::Listener& listener;
+  runtime::Core& core;
+  runtime::Completion& done;  // of everything that uses this
+  StallWatch stalls = {};
+};
+
+void serve_client(CoreServer& here, std::unique_ptr<net::Connection> connection, std::shared_ptr<ClientInfo> info) {
+  ServerState& server = here.server;
+  {
+    ConnectionLoop loop(server, here.stalls, std::move(connection), info);
+    loop.run();
+  }
+  server.clients.remove(*info);
+  here.done.done();
+}
+
+void reject(net::Connection& connection) {
+  constexpr std::string_view kFull = "-ERR max number of clients reached\r\n";
+  // The text fits any send buffer; the deadline is for a client that is gone.
+  (void)connection.write(as_bytes(kFull), runtime::now_ns() + 100 * kMillisecondNs);
+}
+
+void accept_client(CoreServer& here, std::unique_ptr<net::Connection> connection) {
+  ServerState& server = here.server;
+  auto info = server.clients.add(server.config.max_clients.load(std::memory_order_relaxed));
+  if (info == nullptr) {
+    server.stats.add(Counter::kRejectedConnections);
+    return reject(*connection);
+  }
+  server.stats.add(Counter::kConnections);
+  info->peer = connection->peer();
+  info->local = server.listen_address;
+  info->core = &here.core;
+  info->connected_ms = wall_clock_ms();
+  info->active_ms.store(info->connected_ms, std::memory_order_relaxed);
+  here.done.add();
+  const auto started = here.core.spawn(
+      [&here, info, connection = std::move(connection)]() mutable { serve_client(here, std::move(connection), info); },
+      {.name = "client", .stack_bytes = server.options.stack_bytes});
+  if (!started) {  // no memory for its stack
+    server.stats.add(Counter::kRejectedConnections);
+    server.clients.remove(*info);
+    here.done.done();
+  }
+}
+
+void accept_clients(CoreServer& here) {
+  while (true) {
+    auto connection = here.listener.accept();
+    if (connection) {
+      accept_client(here, *std::move(connection));
+    } else if (connection.failed_with(Code::kClosed)) {
+      return;
+    } else {
+      // Out of memory or of file descriptors: those who are connected go on, and some of them will leave.
+      here.core.sleep_until(runtime::now_ns() + 50 * kMillisecondNs);
+    }
+  }
+}
+
+Result<> start_core(CoreServer& here) {
+  here.done.add(2);
+  auto watching = here.core.spawn_remote(
+      [&here] {
+        here.stalls.run();
+        here.done.done();
+      },
+      {.name = "stall-watch"});
+  if (!watching) {
+    here.done.done();
+    here.done.done();
+    return watching;
+  }
+  auto accepting = here.core.spawn_remote(
+      [&here] {
+        accept_clients(here);
+        here.done.done();
+      },
+      {.name = "acceptor"});
+  if (!accepting) here.done.done();
+  return accepting;
+}
+
+// Ends all connections: those between requests at once, the others when they have answered or the grace is over.
+void drain(ServerState& server) {
+  const runtime::TimeNs hard_ns = runtime::now_ns() + server.options.stop_grace_ms * kMillisecondNs;
+  while (server.clients.count() > 0) {
+    const bool only_idle = runtime::now_ns() < hard_ns;
+    for (const auto& info : server.clients.snapshot()) ClientRegistry::disconnect(info, only_idle);
+    for (int i = 0; i < 50 && server.clients.count() > 0; ++i) {
+      runtime::Core::current().sleep_until(runtime::now_ns() + 2 * kMillisecondNs);
+    }
+  }
+}
+
+}  // namespace
+
+Server::Server(Database& database, const ServerOptions& options) : state_(std::make_unique<ServerState>(database, options)) {}
+
+Server::~Server() = default;
+
+void Server::request_stop() { state_->request_stop(); }
+
+Result<> Server::serve(runtime::Runtime& runtime, net::Listener& listener) {
+  ServerState& server = *state_;
+  TRY(server.keyspace.open());
+  server.listen_address = listener.local();
+  for (std::uint32_t i = 0; i < runtime.core_count(); ++i) server.cores.push_back(&runtime.core(i));
+
+  runtime::Completion done;
+  std::vector<std::unique_ptr<CoreServer>> cores;
+  Result<> started;
+  for (std::uint32_t i = 0; i < runtime.core_count() && started; ++i) {
+    cores.push_back(std::make_unique<CoreServer>(server, listener, runtime.core(i), done));
+    started = start_core(*cores.back());
+  }
+  Reclaimer reclaimer(server);
+  if (started) {
+    done.add();
+    started = runtime.core(0).spawn(
+        [&] {
+          reclaimer.run();
+          done.done();
+        },
+        {.name = "reclaimer"});
+    if (!started) done.done();
+  }
+  if (!started) server.request_stop();
+
+  server.stop.wait();
+  listener.close();
+  drain(server);
+  for (const auto& core : cores) core->stalls.stop();
+  done.wait();
+  return started;
+}
+
+}  // namespace kelda::server
