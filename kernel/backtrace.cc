@@ -37,17 +37,18 @@ bool is_frame(std::uint64_t rbp, std::uint64_t above, std::uint64_t& next, std::
 
 }  // namespace
 
-void walk_stack(std::uint64_t rip, std::uint64_t rsp, std::uint64_t rbp, void (*visit)(std::uint64_t, bool)) {
+void walk_stack(std::uint64_t rip, std::uint64_t rsp, std::uint64_t rbp, void (*visit)(std::uint64_t, FrameKind)) {
   int left = kMaxFrames;
-  visit(rip, true);
-  // A function that was just entered, or jumped to, has its caller on top of the stack.
-  std::uint64_t top;
-  if (!is_image_text(rip) && read_word(rsp, top) && follows_call(top)) visit(top, true);
-  std::uint64_t at = rsp;
-  while (left > 0) {
-    std::uint64_t next, address;
+  visit(rip, FrameKind::kInstruction);
+  // A function that was just entered, keeps no frame, or jumped away has its caller on top of the stack.
+  std::uint64_t top, next, address;
+  if (read_word(rsp, top) && follows_call(top) && !(is_frame(rbp, rsp, next, address) && address == top)) {
+    visit(top, is_image_text(rip) ? FrameKind::kGuess : FrameKind::kReturn);
+    rsp += 8;
+  }
+  for (std::uint64_t at = rsp; left > 0;) {
     while (left > 0 && is_frame(rbp, at, next, address)) {
-      visit(address, true);
+      visit(address, FrameKind::kReturn);
       --left;
       at = rbp + 16;
       rbp = next;
@@ -63,7 +64,7 @@ void walk_stack(std::uint64_t rip, std::uint64_t rsp, std::uint64_t rbp, void (*
         break;
       }
       if (follows_call(word)) {
-        visit(word, false);
+        visit(word, FrameKind::kGuess);
         --left;
       }
     }

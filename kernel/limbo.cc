@@ -12,6 +12,7 @@ namespace {
 struct Range {
   VirtAddr begin, end;
   std::uint64_t generation;
+  std::uint64_t tag;  // as its entries carry it, shifted
 };
 
 // Fewer than the tags can tell apart: a tag names one range of the queue.
@@ -25,13 +26,15 @@ constinit Range g_queue[kQueueSize] = {};
 constinit std::size_t g_head = 0, g_count = 0;
 constinit std::atomic<std::uint64_t> g_pages{0};
 
-std::uint64_t tag_of(std::uint64_t generation) { return (generation % kTags) << kTagShift; }
+constinit std::uint64_t g_last_tag = 0;
+
+std::uint64_t next_tag() { return (++g_last_tag % kTags) << kTagShift; }
 
 // Frees the frames that still carry the range's tag; others were taken back, or retired again later.
 bool release(const Range& range) {
   std::uint64_t freed = 0;
   for_each_entry(range.begin, range.end, [&](std::uint64_t* entry, VirtAddr) {
-    if (!(*entry & kPteLimbo) || (*entry & (kTags - 1) << kTagShift) != tag_of(range.generation)) return;
+    if (!(*entry & kPteLimbo) || (*entry & (kTags - 1) << kTagShift) != range.tag) return;
     PhysAddr frame(*entry & kPteFrameMask);
     *entry = 0;
     free_frame(frame);
@@ -59,8 +62,7 @@ void limbo_taken_back() { g_pages.fetch_sub(1, std::memory_order_relaxed); }
 
 bool limbo_add(VirtAddr begin, VirtAddr end) {
   if (g_count == kQueueSize) return false;
-  // The tag must be known before the generation starts: nobody else starts one, the area lock is held.
-  std::uint64_t tag = tag_of(g_tlb_generation.load(std::memory_order_relaxed) + 1);
+  std::uint64_t tag = next_tag();
   std::uint64_t retired = 0;
   for_each_entry(begin, end, [&](std::uint64_t* entry, VirtAddr) {
     if (*entry & kPteLimbo) return;
@@ -70,7 +72,7 @@ bool limbo_add(VirtAddr begin, VirtAddr end) {
   if (!retired) return true;
   g_pages.fetch_add(retired, std::memory_order_relaxed);
   std::uint64_t generation = tlb_new_generation();
-  g_queue[(g_head + g_count++) % kQueueSize] = {begin, end, generation};
+  g_queue[(g_head + g_count++) % kQueueSize] = {begin, end, generation, tag};
   release_passed();
   if (g_pages.load(std::memory_order_relaxed) > memory_stats().total_page_count / kLimboShare) limbo_force();
   return true;

@@ -38,18 +38,22 @@ void print_decimal(std::int64_t value) {
   print({text + at, sizeof text - at});
 }
 
-void print_frame(std::uint64_t address, bool certain) {
+void print_frame(std::uint64_t address, FrameKind kind) {
+  bool in_text = is_image_text(address);
+  // A return address may lie just behind a function that ends with a call: the call itself names the function.
+  bool is_return = kind != FrameKind::kInstruction;
+  Symbol symbol = in_text ? find_symbol(address - is_return) : Symbol{};
+  // Nothing returns to the first instruction of a function: a pointer to it that lies on the stack.
+  if (kind == FrameKind::kGuess && find_symbol(address).offset == 0) return;
   print("    ");
   print_hex(address);
-  // A return address may lie just behind a function that ends with a call.
-  Symbol symbol = find_symbol(is_image_text(address) ? address - 1 : address);
-  if (is_image_text(address) && symbol.name[0]) {
+  if (symbol.name[0]) {
     print(" ");
     print(symbol.name);
     print("+0x");
-    print_hex(symbol.offset + 1, symbol.offset < 0xffff ? 4 : 8);
+    print_hex(symbol.offset + is_return, symbol.offset < 0xffff ? 4 : 8);
   }
-  print(certain ? "\n" : " ?\n");
+  print(kind == FrameKind::kGuess ? " ?\n" : "\n");
 }
 
 void print_registers(const TrapFrame& f) {

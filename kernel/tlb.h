@@ -1,7 +1,7 @@
 // Stale translations of demand-zero memory, without interrupts to other CPUs. Private to kernel/.
 //
 // A CPU may hold a translation of a page for as long as it does not flush. So a frame whose page was unmapped goes to
-// limbo: it stays in the page's entry (not present, marked, with the generation of its unmapping) until every CPU that
+// limbo: it stays in the page's entry (not present, marked with the tag of its unmapping) until every CPU that
 // runs has passed that generation. A CPU passes when it makes a system call, takes an interrupt, sleeps or calls
 // flush_all_local(); one that sleeps counts as passed and flushes before it does anything else.
 //

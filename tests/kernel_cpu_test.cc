@@ -158,23 +158,24 @@ TEST_F(KernelCpu, MutexesAndConditionsCrossCpus) {
   need_two();
   std::mutex mutex;
   std::condition_variable condition;
+  constexpr int kRounds = 500;
   int value = 0, seen = 0;
   std::thread consumer([&] {
-    while (seen < 2000) {
+    while (seen < kRounds) {
       std::unique_lock lock(mutex);
       condition.wait(lock, [&] { return value > seen; });
       seen = value;
       condition.notify_one();
     }
   });
-  for (int i = 1; i <= 2000; ++i) {
+  for (int i = 1; i <= kRounds; ++i) {
     std::unique_lock lock(mutex);
     value = i;
     condition.notify_one();
     condition.wait(lock, [&] { return seen == i; });
   }
   consumer.join();
-  EXPECT_EQ(seen, 2000);
+  EXPECT_EQ(seen, kRounds);
   std::unique_lock lock(mutex);
   EXPECT_EQ(condition.wait_for(lock, 5ms), std::cv_status::timeout);
 }

@@ -258,7 +258,7 @@ TEST_F(KernelMemory, OptimisticLoadsOfAbsentPagesAreHarmless) {
 TEST_F(KernelMemory, OtherCpusNeverSeeStaleFrames) {
   if (cpu_count() < 2) GTEST_SKIP();
   constexpr std::size_t kPages = 8;
-  constexpr std::uint64_t kRounds = 3000;
+  constexpr std::uint64_t kRounds = 1500;
   std::atomic<std::uint64_t*> shared{nullptr};
   std::atomic<std::uint64_t> round{0}, seen{0}, wrong{0};
   std::thread reader([&] {

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""kernel_faults.py PROGRAM: boots kernel_fault once per fault and looks at what the panic says.
+
+Every fault must end the machine with the panic exit code, name its kind, and show a symbolised backtrace with the
+function that did it, also of the CPU that was busy elsewhere. Also here: exit codes, the power button and power-off."""
+import concurrent.futures
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+PANIC = 101
+OTHER = "kelda::kernel_fault::busy_elsewhere"
+KVM = os.access("/dev/kvm", os.W_OK) and re.search(r"^flags.*\b(vmx|svm)\b", open("/proc/cpuinfo").read(), re.M)
+ACCEL = ["-accel", "kvm", "-cpu", "host"] if KVM else ["-accel", "tcg,thread=multi", "-cpu", "max,-erms"]
+
+# fault: (what the heading says, function in the backtrace)
+FAULTS = {
+    "read-null": ("null pointer access, read of 0x0000000000000000", "read_null"),
+    "write-null": ("null pointer access, write to 0x0000000000000000", "write_null"),
+    "write-code": ("write to read-only memory", "write_code"),
+    "write-constant": ("write to read-only memory", "write_constant"),
+    "wild-jump": ("jump to memory that is not code, jump to 0x0000123456789000", "wild_jump"),
+    "run-data": ("jump to memory that is not code", "run_data"),
+    "overflow-stack": ("stack overflow", "overflow_stack"),
+    "overflow-thread-stack": ("stack overflow", "overflow_stack"),
+    "divide": ("divide error", "divide"),
+    "abort": ("abort", "call_abort"),
+    "assert": ("abort", "fail_assertion"),
+    "throw": ("abort", "throw_uncaught"),
+    "unknown-call": ("system call that the libc shim does not serve: socket, number 41", "unknown_call"),
+    "use-after-unmap": ("access to unmapped memory", "use_after_unmap"),
+    "double-fault": ("double fault", "double_fault"),
+    "bad-opcode": ("invalid opcode", "bad_opcode"),
+    "write-optimistic": ("access to unmapped memory, write to", "write_optimistic"),
+}
+
+
+def command(program, argument, machine="q35", extra=()):
+    return ["qemu-system-x86_64", "-machine", machine, *ACCEL, "-smp", "2", "-m", "64M", "-nodefaults",
+            "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-net", "none", *extra,
+            "-kernel", program, "-append", f"kernel_fault {argument}"]
+
+
+def boot(program, argument, machine="q35", debug_exit=True):
+    extra = ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"] if debug_exit else []
+    run = subprocess.run(command(program, argument, machine, extra), stdin=subprocess.DEVNULL, capture_output=True,
+                         text=True, errors="replace", timeout=120)
+    return run.returncode, run.stdout + run.stderr
+
+
+def check_fault(program, fault):
+    heading, function = FAULTS[fault]
+    status, output = boot(program, fault)
+    problems = []
+    if status != (PANIC << 1 | 1):
+        problems.append(f"exit status {status}")
+    panic = re.search(r"kelda: panic on cpu \d+ after \d+ ms: .*", output)
+    if not panic or heading not in panic.group(0):
+        problems.append(f"heading is not {heading!r}")
+    if f" kelda::kernel_fault::{function}+0x" not in output:
+        problems.append(f"no {function} in the backtrace")
+    if fault != "overflow-thread-stack" and f" {OTHER}+0x" not in output:
+        problems.append("no backtrace of the other CPU")
+    if " main+0x" not in output and " kelda::kernel_fault::run" not in output and "overflow" not in fault:
+        problems.append("the backtrace does not reach main")
+    if "rip " not in output or "kelda: end of panic report" not in output:
+        problems.append("the report is not complete")
+    return problems, output
+
+
+def check_exit_codes(program):
+    problems, output = [], ""
+    for machine in ("q35", "pc", "microvm,isa-serial=on", "microvm,isa-serial=on,acpi=off"):
+        status, output = boot(program, "exit-7", machine)
+        if status != (7 << 1 | 1):
+            problems.append(f"{machine}: exit status {status} instead of 15")
+        # Without the debug device the machine powers off: QEMU ends by itself.
+        status, output = boot(program, "exit-7", machine, debug_exit=False)
+        if status != 0:
+            problems.append(f"{machine}: power-off gives status {status}")
+    return problems, output
+
+
+def check_power_button(program, machine):
+    """Without a handler of the program's own, the button ends the machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "qmp")
+        process = subprocess.Popen(command(program, "hang", machine, ["-qmp", f"unix:{path},server=on,wait=off"]),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            line = process.stdout.readline()
+            if "waiting" not in line:
+                return [f"{machine}: did not start: {line!r}"], line
+            monitor = socket.socket(socket.AF_UNIX)
+            monitor.connect(path)
+            stream = monitor.makefile("rw")
+            stream.readline()
+            for name in ("qmp_capabilities", "system_powerdown"):
+                stream.write(json.dumps({"execute": name}) + "\n")
+                stream.flush()
+            begin = time.monotonic()
+            status = process.wait(30)
+            return ([] if status == 0 else [f"{machine}: status {status}"]), f"{time.monotonic() - begin:.2f} s"
+        except subprocess.TimeoutExpired:
+            return [f"{machine}: the power button does nothing"], ""
+        finally:
+            process.kill()
+            process.wait()
+
+
+def main():
+    program = sys.argv[1]
+    checks = {fault: (check_fault, program, fault) for fault in FAULTS}
+    checks["exit codes"] = (check_exit_codes, program)
+    for machine in ("q35", "pc", "microvm,isa-serial=on"):
+        checks[f"power button {machine}"] = (check_power_button, program, machine)
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = {name: pool.submit(*check) for name, check in checks.items()}
+        for name, result in results.items():
+            problems, output = result.result()
+            print(f"{name}: {'ok' if not problems else '; '.join(problems)}", flush=True)
+            if problems:
+                print(output)
+                failed += 1
+    sys.exit(1 if failed else 0)
+
+
+main()
