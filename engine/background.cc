@@ -1,0 +1,97 @@
+// What a database does on its own: checkpoints, and the reclaiming of dropped trees.
+#include <mutex>
+
+#include "engine/transaction.h"
+
+namespace kelda::engine {
+
+namespace {
+constexpr std::uint32_t kPagesPerStep = 64;
+}
+
+Result<> DatabaseImpl::start_background() {
+  runtime::Core& core = runtime::Core::current();
+  if (core.in_fiber()) return spawn_background(core);
+  // A plain thread's core runs only while that thread waits: the background gets a thread whose only work is to wait.
+  Result<> spawned;
+  runtime::Event started;
+  background_thread_ = std::thread([&, this] {
+    spawned = spawn_background(runtime::Core::current());
+    started.set();
+    background_.wait();
+  });
+  started.wait();
+  return spawned;
+}
+
+Result<> DatabaseImpl::spawn_background(runtime::Core& core) {
+  const auto start = [&](const char* name, void (*body)(DatabaseImpl&)) -> Result<> {
+    TRY(core.spawn(
+        [this, body] {
+          body(*this);
+          background_.done();
+        },
+        {.name = name}));
+    background_.add(1);
+    return {};
+  };
+  TRY(start("checkpoint", [](DatabaseImpl& db) { db.log_->checkpoint_loop(); }));
+  return start("reclaim", [](DatabaseImpl& db) { db.reclaim_loop(); });
+}
+
+void DatabaseImpl::stop_background() {
+  if (stopping_.exchange(true)) return;
+  if (log_ == nullptr || recovery_ == nullptr) return;
+  log_->stop();
+  reclaim_wanted_.set();
+  if (background_thread_.joinable()) {
+    background_thread_.join();
+  } else {
+    background_.wait();
+  }
+}
+
+void DatabaseImpl::tree_dropped(TreeRef ref) {
+  {
+    std::scoped_lock guard(entries_mutex_);
+    dropped_.push_back(ref);
+  }
+  reclaim_wanted_.set();
+}
+
+void DatabaseImpl::reclaim_loop() {
+  while (!stopping_) {
+    TreeRef ref;
+    {
+      std::scoped_lock guard(entries_mutex_);
+      if (!dropped_.empty()) ref = dropped_.front();
+    }
+    if (ref.id.value == 0) {
+      reclaim_wanted_.wait();
+      reclaim_wanted_.reset();
+      continue;
+    }
+    const Result<> done = reclaim(ref);
+    if (done.failed_with(Code::kConflict)) continue;
+    // An error stays visible: the drop record is still in the catalog, so the next start tries again, and a damaged page
+    // is what `kelda check` reports.
+    std::scoped_lock guard(entries_mutex_);
+    dropped_.pop_front();
+  }
+}
+
+Result<> DatabaseImpl::reclaim(TreeRef ref) {
+  btree::BTree tree(env(), ref.id, ref.root);
+  while (!TRY(tree.drop_some(kPagesPerStep))) {
+    if (stopping_) return Error(Code::kConflict);
+    runtime::Core::current().yield();
+  }
+  TransactionImpl txn(*this);
+  TRY(txn.erase(catalog(), dropped_key(ref.id)));
+  tree.free_root(txn.tree_txn());
+  log_->set_count(ref.id, 0);
+  TRY(txn.commit_no_wait());
+  return {};
+}
+
+}  // namespace kelda::engine

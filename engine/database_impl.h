@@ -1,0 +1,133 @@
+// The database as it is while open: layers below, catalog, locks, background work.
+//
+// Contract: see include/kelda/kelda.h. Order of locks: tree locks and key locks (lock_table.h) before any latch; the
+// entries mutex is taken alone.
+//
+// Background fibers: the log's checkpoint loop, and the reclaimer that frees the pages of dropped trees. They run on the
+// core that opened the database, or on a thread of their own when that core serves nobody (an embedding program's thread).
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "blockdev/blockdev.h"
+#include "btree/btree.h"
+#include "btree/space.h"
+#include "bufferpool/buffer_pool.h"
+#include "disk/page_store.h"
+#include "disk/superblock.h"
+#include "engine/catalog.h"
+#include "engine/lock_table.h"
+#include "kelda/kelda.h"
+#include "runtime/sync.h"
+#include "wal/log.h"
+
+namespace kelda::engine {
+
+// How the memory bound is shared out.
+struct MemoryPlan {
+  std::uint64_t pool_frames = 0;
+  std::uint64_t log_buffer_bytes = 0;
+  std::uint32_t log_buffer_count = 0;
+  std::uint32_t lock_buckets_log2 = 0;
+};
+Result<MemoryPlan> plan_memory(std::uint64_t memory_bytes);
+
+class DatabaseImpl final : public Database {
+ public:
+  // kInspect: no background work, so that nothing changes but by recovery.
+  enum class Purpose { kServe, kInspect };
+  static Result<std::unique_ptr<DatabaseImpl>> open(std::unique_ptr<blockdev::BlockDevice> device,
+                                                    const DatabaseOptions& options, OpenReport& report,
+                                                    Purpose purpose = Purpose::kServe);
+  ~DatabaseImpl() override;
+
+  Result<> close() override;
+  Result<Tree> tree(std::string_view name, bool create) override;
+  Result<std::vector<std::string>> tree_names() override;
+  Result<> drop_tree(std::string_view name) override;
+  std::unique_ptr<Transaction> begin() override;
+  Result<bool> get(Tree tree, std::string_view key, std::string& value, Lsn* lsn) override;
+  Result<> put(Tree tree, std::string_view key, std::string_view value) override;
+  Result<bool> remove(Tree tree, std::string_view key) override;
+  Result<> wait_durable(Lsn lsn) override;
+  std::uint64_t count(Tree tree) const override;
+  Result<> checkpoint() override;
+  Result<> health() const override;
+  DatabaseStats stats() const override;
+  const blockdev::BlockDevice& device() const override { return *device_; }
+
+  // --- for transactions, the reclaimer and check ---
+  btree::TreeEnv env() { return {*pool_, *log_, *space_}; }
+  LockTable& locks() { return *locks_; }
+  wal::Log& log() { return *log_; }
+  bufferpool::BufferPool& pool() { return *pool_; }
+  btree::Space& space() { return *space_; }
+  disk::PageStore& store() { return *store_; }
+  const disk::Superblock& superblock() const { return *superblock_; }
+  btree::TreeRecovery& recovery() { return *recovery_; }
+  TreeEntry& catalog() { return *catalog_; }
+  static TreeEntry& entry_of(Tree tree) { return *static_cast<TreeEntry*>(tree.entry_); }
+  static Tree handle_of(TreeEntry& entry) { return Tree(entry.ref.load()->id, &entry); }
+  TreeId next_tree_id() { return TreeId{next_tree_id_.fetch_add(1, std::memory_order_relaxed)}; }
+  // Kept until the database closes: readers may hold an older one.
+  const TreeRef* keep_ref(TreeRef ref);
+  void tree_dropped(TreeRef ref);  // its drop record has committed
+  // Named and dropped trees. Nobody creates or drops one meanwhile.
+  void for_each_tree(FunctionRef<void(const std::string&, const TreeRef&)> visit);
+  Error not_a_tree(const TreeEntry& entry) const;
+
+  struct Counters {
+    std::atomic<std::uint64_t> commits{0}, rollbacks{0}, conflicts{0};
+  };
+  Counters& counters() { return counters_; }
+  void transaction_started() { open_transactions_.fetch_add(1, std::memory_order_relaxed); }
+  void transaction_ended() { open_transactions_.fetch_sub(1, std::memory_order_relaxed); }
+
+ private:
+  DatabaseImpl() = default;
+
+  Result<> attach_disk(const DatabaseOptions& options, OpenReport& report);
+  Result<> build_layers(const DatabaseOptions& options);
+  Result<> recover(OpenReport& report);
+  Result<> load_catalog();
+  Result<> start_background();
+  Result<> spawn_background(runtime::Core& core);
+  void stop_background();
+  void reclaim_loop();
+  Result<> reclaim(TreeRef ref);
+
+  std::unique_ptr<blockdev::BlockDevice> device_;
+  std::optional<disk::Superblock> superblock_;
+  std::unique_ptr<disk::PageStore> store_;
+  std::unique_ptr<bufferpool::BufferPool> pool_;
+  std::unique_ptr<wal::Log> log_;
+  std::unique_ptr<btree::Space> space_;
+  std::unique_ptr<LockTable> locks_;
+  std::unique_ptr<btree::TreeRecovery> recovery_;
+
+  runtime::Mutex entries_mutex_;  // guards entries_, refs_, dropped_ and the creation of trees
+  std::map<std::string, std::unique_ptr<TreeEntry>, std::less<>> entries_;
+  std::vector<std::unique_ptr<TreeEntry>> retired_;  // dropped while open: handles may still point here
+  std::deque<TreeRef> refs_;
+  std::deque<TreeRef> dropped_;
+  std::unique_ptr<TreeEntry> catalog_;
+  std::atomic<std::uint64_t> next_tree_id_{2};
+  std::uint64_t next_ordinal_ = 1;
+
+  Counters counters_;
+  std::atomic<std::uint64_t> open_transactions_{0};
+
+  std::atomic<bool> stopping_{false};
+  runtime::Event reclaim_wanted_;
+  runtime::Completion background_;
+  std::thread background_thread_;
+  bool closed_ = false;
+};
+
+}  // namespace kelda::engine

@@ -1,0 +1,282 @@
+#include "engine/transaction.h"
+
+#include <algorithm>
+
+#include "common/assert.h"
+#include "engine/scan.h"
+
+namespace kelda::engine {
+
+namespace {
+
+constexpr std::size_t kLinearSearchMax = 16;
+
+runtime::TimeNs short_deadline() { return runtime::now_ns() + LockTable::kOutOfOrderWait_ns; }
+
+btree::PutMode mode_of(PutIf condition) {
+  switch (condition) {
+    case PutIf::kAlways: return btree::PutMode::kUpsert;
+    case PutIf::kAbsent: return btree::PutMode::kInsertOnly;
+    case PutIf::kPresent: return btree::PutMode::kUpdateOnly;
+  }
+  return btree::PutMode::kUpsert;
+}
+
+}  // namespace
+
+TransactionImpl::TransactionImpl(DatabaseImpl& db) : db_(db) { db_.transaction_started(); }
+
+TransactionImpl::~TransactionImpl() {
+  // The failure, if any, is kept by the log and returned by every later call on the database.
+  if (!over_) [[maybe_unused]] auto ignored = roll_back();
+}
+
+Result<> TransactionImpl::usable() const {
+  if (over_) return Error(Code::kAborted, "the transaction is over");
+  return {};
+}
+
+void TransactionImpl::begin_log() {
+  if (begun_) return;
+  db_.log().begin(txn_.log);
+  begun_ = true;
+}
+
+Error TransactionImpl::conflict() {
+  db_.counters().conflicts.fetch_add(1, std::memory_order_relaxed);
+  return Error(Code::kConflict);
+}
+
+// ---- locks ----
+
+TransactionImpl::TreeUse& TransactionImpl::use_of(TreeEntry& entry) {
+  for (TreeUse& use : trees_) {
+    if (use.entry == &entry) return use;
+  }
+  return trees_.emplace_back(TreeUse{&entry, {}});
+}
+
+Result<> TransactionImpl::enter(TreeEntry& entry, TreeLock::Intent intent) {
+  TreeUse& use = use_of(entry);
+  const auto deadline = holds_nothing() ? runtime::kNever : short_deadline();
+  if (!entry.lock.enter_until(use.hold, intent, deadline)) return conflict();
+  return {};
+}
+
+Result<> TransactionImpl::lock_whole(TreeEntry& entry, LockMode mode) {
+  TreeUse& use = use_of(entry);
+  const bool first = holds_nothing() && !use.hold.read && !use.hold.write && !use.hold.shared;
+  if (!entry.lock.lock_until(use.hold, mode, first ? runtime::kNever : short_deadline())) return conflict();
+  return {};
+}
+
+LockMode* TransactionImpl::held_mode(std::uint32_t bucket) {
+  if (buckets_.size() <= kLinearSearchMax) {
+    for (HeldBucket& held : buckets_) {
+      if (held.bucket == bucket) return &held.mode;
+    }
+    return nullptr;
+  }
+  if (bucket_index_.empty()) {
+    for (std::size_t i = 0; i < buckets_.size(); ++i) bucket_index_.emplace(buckets_[i].bucket, i);
+  }
+  const auto found = bucket_index_.find(bucket);
+  return found == bucket_index_.end() ? nullptr : &buckets_[found->second].mode;
+}
+
+Result<> TransactionImpl::lock_bucket(std::uint32_t bucket, LockMode mode) {
+  LockTable& locks = db_.locks();
+  if (LockMode* held = held_mode(bucket)) {
+    if (*held == LockMode::kExclusive || mode == LockMode::kShared) return {};
+    if (!locks.upgrade_until(bucket, short_deadline())) return conflict();
+    *held = LockMode::kExclusive;
+    return {};
+  }
+  if (!locks.try_lock(bucket, mode)) {
+    const bool in_order = buckets_.empty() || bucket > highest_bucket_;
+    if (!locks.lock_until(bucket, mode, in_order ? runtime::kNever : short_deadline())) return conflict();
+  }
+  if (!bucket_index_.empty()) bucket_index_.emplace(bucket, buckets_.size());
+  buckets_.push_back({bucket, mode});
+  highest_bucket_ = std::max(highest_bucket_, bucket);
+  // Whoever committed here last may not be durable yet (early release): what we read of it is not either.
+  read_lsn_ = std::max(read_lsn_, locks.commit_lsn(bucket));
+  return {};
+}
+
+Result<> TransactionImpl::lock_key(TreeEntry& entry, std::string_view key, LockMode mode) {
+  TRY(usable());
+  TRY(enter(entry, mode == LockMode::kExclusive ? TreeLock::Intent::kWrite : TreeLock::Intent::kRead));
+  return lock_bucket(db_.locks().bucket_of(entry.ordinal, as_bytes(key)), mode);
+}
+
+Result<> TransactionImpl::lock_keys(Tree tree, std::span<const std::string_view> keys) {
+  TRY(usable());
+  TreeEntry& entry = DatabaseImpl::entry_of(tree);
+  TRY(enter(entry, TreeLock::Intent::kWrite));
+  std::vector<std::uint32_t> wanted;
+  wanted.reserve(keys.size());
+  for (const std::string_view key : keys) wanted.push_back(db_.locks().bucket_of(entry.ordinal, as_bytes(key)));
+  std::sort(wanted.begin(), wanted.end());
+  for (const std::uint32_t bucket : wanted) TRY(lock_bucket(bucket, LockMode::kExclusive));
+  return {};
+}
+
+Result<> TransactionImpl::lock_tree(Tree tree, bool exclusive) {
+  TRY(usable());
+  return lock_whole(DatabaseImpl::entry_of(tree), exclusive ? LockMode::kExclusive : LockMode::kShared);
+}
+
+void TransactionImpl::release_locks(Lsn commit_lsn) {
+  for (const HeldBucket& held : buckets_) {
+    if (held.mode == LockMode::kExclusive && commit_lsn != kNoLsn) db_.locks().set_commit_lsn(held.bucket, commit_lsn);
+    db_.locks().unlock(held.bucket, held.mode);
+  }
+  buckets_.clear();
+  bucket_index_.clear();
+  for (TreeUse& use : trees_) use.entry->lock.release(use.hold);
+  trees_.clear();
+}
+
+// ---- data ----
+
+Result<btree::BTree> TransactionImpl::tree_of(TreeEntry& entry) {
+  for (auto it = replacements_.rbegin(); it != replacements_.rend(); ++it) {
+    if (it->entry != &entry) continue;
+    if (it->replacement == nullptr) return db_.not_a_tree(entry);
+    return btree::BTree(db_.env(), it->replacement->id, it->replacement->root);
+  }
+  // Stable: replacing it needs the tree's exclusive lock, and we have entered.
+  const TreeRef* ref = entry.ref.load(std::memory_order_acquire);
+  if (ref == nullptr) return db_.not_a_tree(entry);
+  return btree::BTree(db_.env(), ref->id, ref->root);
+}
+
+Result<bool> TransactionImpl::read(TreeEntry& entry, std::string_view key, std::string& value, LockMode mode) {
+  TRY(lock_key(entry, key, mode));
+  return TRY(tree_of(entry)).lookup(as_bytes(key), value);
+}
+
+Result<bool> TransactionImpl::write(TreeEntry& entry, std::string_view key, std::string_view value, PutIf condition) {
+  TRY(lock_key(entry, key, LockMode::kExclusive));
+  begin_log();
+  btree::BTree tree = TRY(tree_of(entry));
+  const auto outcome = TRY(tree.put(txn_, as_bytes(key), as_bytes(value), mode_of(condition)));
+  return outcome != btree::PutOutcome::kRefused;
+}
+
+Result<bool> TransactionImpl::erase(TreeEntry& entry, std::string_view key) {
+  TRY(lock_key(entry, key, LockMode::kExclusive));
+  begin_log();
+  return TRY(tree_of(entry)).remove(txn_, as_bytes(key));
+}
+
+Result<bool> TransactionImpl::get(Tree tree, std::string_view key, std::string& value) {
+  return read(DatabaseImpl::entry_of(tree), key, value, LockMode::kShared);
+}
+
+Result<bool> TransactionImpl::get_for_update(Tree tree, std::string_view key, std::string& value) {
+  return read(DatabaseImpl::entry_of(tree), key, value, LockMode::kExclusive);
+}
+
+Result<bool> TransactionImpl::put(Tree tree, std::string_view key, std::string_view value, PutIf condition) {
+  return write(DatabaseImpl::entry_of(tree), key, value, condition);
+}
+
+Result<bool> TransactionImpl::remove(Tree tree, std::string_view key) { return erase(DatabaseImpl::entry_of(tree), key); }
+
+Result<std::unique_ptr<Scan>> TransactionImpl::scan(Tree tree) {
+  TRY(usable());
+  TreeEntry& entry = DatabaseImpl::entry_of(tree);
+  TRY(lock_whole(entry, LockMode::kShared));
+  // All that others wrote here is in the log by now, if perhaps not durable: a bound for whatever the scan will read.
+  read_lsn_ = std::max(read_lsn_, Lsn{db_.log().next().value - 1});
+  return std::unique_ptr<Scan>(std::make_unique<TreeScan>(TRY(tree_of(entry))));
+}
+
+Result<> TransactionImpl::clear(Tree tree) { return clear_entry(DatabaseImpl::entry_of(tree), false); }
+
+Result<> TransactionImpl::clear_entry(TreeEntry& entry, bool drop) {
+  TRY(usable());
+  TRY(lock_whole(entry, LockMode::kExclusive));
+  TRY(tree_of(entry));
+  TreeRef old = *entry.ref.load(std::memory_order_acquire);
+  for (const Replacement& earlier : replacements_) {
+    if (earlier.entry == &entry) old = *earlier.replacement;
+  }
+  begin_log();
+  TRY(write(db_.catalog(), dropped_key(old.id), encode_root(old.root), PutIf::kAlways));
+  const TreeRef* replacement = nullptr;
+  if (drop) {
+    TRY(erase(db_.catalog(), name_key(entry.name)));
+  } else {
+    const TreeId id = db_.next_tree_id();
+    const PageId root = TRY(btree::BTree::create(db_.env(), txn_, id));
+    replacement = db_.keep_ref({id, root});
+    TRY(write(db_.catalog(), name_key(entry.name), encode_ref(*replacement), PutIf::kAlways));
+  }
+  replacements_.push_back({&entry, old, replacement});
+  return {};
+}
+
+// ---- ends ----
+
+Result<std::uint64_t> TransactionImpl::savepoint() {
+  TRY(usable());
+  savepoints_.push_back({txn_.log.undo.size(), replacements_.size()});
+  return savepoints_.size() - 1;
+}
+
+Result<> TransactionImpl::roll_back_to(std::uint64_t savepoint) {
+  TRY(usable());
+  if (savepoint >= savepoints_.size()) return Error(Code::kInvalidArgument, "no such savepoint");
+  const Savepoint target = savepoints_[savepoint];
+  savepoints_.resize(savepoint + 1);
+  if (begun_) TRY(btree::roll_back_to(db_.env(), txn_, db_.recovery(), target.undo_count));
+  replacements_.resize(target.replacement_count);
+  return {};
+}
+
+void TransactionImpl::finish(Lsn commit_lsn) {
+  over_ = true;
+  release_locks(commit_lsn);
+  replacements_.clear();
+  db_.transaction_ended();
+}
+
+Result<Lsn> TransactionImpl::commit_no_wait() {
+  TRY(usable());
+  Lsn lsn = kNoLsn;
+  if (begun_) {
+    auto committed = btree::commit(db_.env(), txn_);
+    if (!committed) {
+      // The commit record could not be written: the transaction has not happened.
+      Error error = std::move(committed).error();
+      TRY(roll_back());
+      return error;
+    }
+    lsn = *committed;
+    for (const Replacement& r : replacements_) {
+      r.entry->ref.store(r.replacement, std::memory_order_release);
+      db_.tree_dropped(r.old);
+    }
+  }
+  db_.counters().commits.fetch_add(1, std::memory_order_relaxed);
+  finish(lsn);
+  const Lsn needed = std::max(lsn, read_lsn_);
+  return needed <= db_.log().durable() ? kNoLsn : needed;
+}
+
+Result<> TransactionImpl::commit() { return db_.wait_durable(TRY(commit_no_wait())); }
+
+Result<> TransactionImpl::roll_back() {
+  TRY(usable());
+  Result<> undone;
+  if (begun_) undone = btree::roll_back(db_.env(), txn_, db_.recovery());
+  db_.counters().rollbacks.fetch_add(1, std::memory_order_relaxed);
+  // If undoing failed the log has failed with it and nothing more is acknowledged; the locks may go.
+  finish(kNoLsn);
+  return undone;
+}
+
+}  // namespace kelda::engine

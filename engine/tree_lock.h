@@ -1,0 +1,46 @@
+// Transactional lock on a whole tree.
+//
+// Contract: transactions that read or write single keys enter with an intent, announced on a counter of their core, which
+// costs no shared cache line. A scan (kShared) waits until no writer is in; an emptier (kExclusive) until nobody is.
+// Every wait has a deadline; its expiry means kConflict for the caller. A Hold belongs to one transaction.
+#pragma once
+
+#include <atomic>
+
+#include "engine/lock_table.h"
+
+namespace kelda::engine {
+
+class TreeLock {
+ public:
+  enum class Intent : std::uint8_t { kRead, kWrite };
+
+  struct Hold {
+    bool read = false, write = false, shared = false, exclusive = false;
+    std::uint32_t slot = 0;  // whose counters
+  };
+
+  bool enter_until(Hold& hold, Intent intent, runtime::TimeNs deadline_ns);
+  // On top of what the transaction already holds.
+  bool lock_until(Hold& hold, LockMode mode, runtime::TimeNs deadline_ns);
+  void release(Hold& hold);
+
+ private:
+  static constexpr std::uint32_t kSlotCount = 16;
+  struct alignas(64) Slot {
+    std::atomic<std::uint32_t> readers{0}, writers{0};
+  };
+
+  bool try_enter(Hold& hold, Intent intent);
+  bool quiet_for(const Hold& hold, LockMode mode) const;
+
+  Slot slots_[kSlotCount];
+  // How many hold or await the lock: non-zero closes the fast path. Written under latch_.
+  std::atomic<std::uint32_t> shared_claims_{0}, exclusive_claims_{0};
+  std::uint32_t shared_holders_ = 0;
+  bool exclusive_held_ = false;
+  runtime::SpinLatch latch_;
+  runtime::WaitQueue waiters_;
+};
+
+}  // namespace kelda::engine
