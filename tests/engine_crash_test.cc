@@ -1,0 +1,237 @@
+// What survives: clean shutdowns, power cuts at every operation, damage, and the disks that are refused.
+#include "engine/check.h"
+#include "engine_support.h"
+
+namespace kelda::engine {
+namespace {
+
+constexpr auto kNoProgress = [](std::uint64_t, std::uint64_t) {};
+
+Result<DiskCheck> check(blockdev::MemoryDevice& disk) {
+  return check_disk(disk.crash(blockdev::Survival::kAll), {.memory_bytes = 24_MiB}, kNoProgress);
+}
+
+std::string text_of(const DiskCheck& checked) {
+  std::string text;
+  for (const auto& problem : checked.problems) text += problem + "\n";
+  return text;
+}
+
+TEST(EngineCrash, CleanShutdownNeedsNoRecovery) {
+  on_cores(1, [](runtime::Runtime&) {
+    auto first = open_on(blank_disk());
+    ASSERT_OK(first);
+    EXPECT_TRUE(first->report.created);
+    ASSERT_OK(first->db->put(*first->db->tree("t", true), "a", "1"));
+    ASSERT_OK(first->db->close());
+    auto second = open_on(first->disk->crash(blockdev::Survival::kNone));
+    ASSERT_OK(second);
+    EXPECT_TRUE(second->report.was_clean);
+    EXPECT_FALSE(second->report.created);
+    std::string value;
+    EXPECT_TRUE(*second->db->get(*second->db->tree("t", false), "a", value));
+    EXPECT_EQ(value, "1");
+    EXPECT_EQ(second->db->count(*second->db->tree("t", false)), 1u);
+  });
+}
+
+// Pairs of keys are written together; some transactions are rolled back, some values are large. After a power cut at any
+// operation every acknowledged pair is there, no pair is half there, and the disk is sound.
+struct Script {
+  int acknowledged = -1;  // pairs 0..acknowledged were acknowledged
+
+  static std::string left(int i) { return "left" + std::to_string(i % 7); }
+  static std::string right(int i) { return "right" + std::to_string(i % 7); }
+  static std::string value(int i) { return std::to_string(i) + std::string(i % 3 == 0 ? 9000 : 20, '.'); }
+
+  Result<> run(Database& db) {
+    const Tree tree = TRY(db.tree("t", true));
+    for (int i = 0; i < 12; ++i) {
+      auto txn = db.begin();
+      TRY(txn->put(tree, left(i), value(i)));
+      TRY(txn->put(tree, right(i), value(i)));
+      TRY(txn->commit());
+      acknowledged = i;
+      if (i % 4 == 1) {
+        auto undone = db.begin();
+        TRY(undone->put(tree, left(i), "never"));
+        TRY(undone->remove(tree, right(i)));
+        TRY(undone->roll_back());
+      }
+      if (i == 5) TRY(db.checkpoint());
+    }
+    return {};
+  }
+
+  void verify(Database& db) const {
+    auto tree = db.tree("t", false);
+    if (!tree) {
+      EXPECT_EQ(acknowledged, -1) << "the tree is gone";
+      return;
+    }
+    for (int slot = 0; slot < 7; ++slot) {
+      std::string l, r;
+      const auto has_left = db.get(*tree, left(slot), l), has_right = db.get(*tree, right(slot), r);
+      ASSERT_TRUE(has_left && has_right);
+      EXPECT_EQ(*has_left, *has_right) << "half of pair " << slot;
+      EXPECT_EQ(l, r) << "halves of different pairs in slot " << slot;
+      int last = -1;  // newest acknowledged pair of this slot
+      for (int i = 0; i <= acknowledged; ++i) {
+        if (i % 7 == slot) last = i;
+      }
+      if (last < 0) continue;
+      ASSERT_TRUE(*has_left) << "acknowledged pair " << last << " is lost";
+      EXPECT_GE(std::atoi(l.c_str()), last);
+    }
+  }
+};
+
+void crash_everywhere(blockdev::Survival survival, std::uint64_t step) {
+  std::uint64_t crashes = 0;
+  for (std::uint64_t n = 1;; n += step) {
+    Script script;
+    std::unique_ptr<blockdev::MemoryDevice> survivor;
+    bool finished = false;
+    {
+      auto first = open_on(blank_disk(24_MiB, {.seed = n, .crash_after_ops = n}));
+      if (!first) {
+        // Died while it was being created: there is nothing yet that could be lost.
+        ASSERT_TRUE(first.failed_with(Code::kIo) || first.failed_with(Code::kFailed)) << first.error().to_string();
+        continue;
+      }
+      finished = script.run(*first->db).has_value() && !first->disk->dead();
+      survivor = first->disk->crash(survival, n);
+    }
+    if (finished) break;
+    ++crashes;
+    auto second = open_on(std::move(survivor));
+    ASSERT_OK(second);
+    SCOPED_TRACE("power cut before operation " + std::to_string(n));
+    script.verify(*second->db);
+    ASSERT_OK(second->db->close());
+    auto checked = check(*second->disk);
+    ASSERT_OK(checked);
+    ASSERT_TRUE(checked->sound()) << text_of(*checked);
+    ASSERT_FALSE(::testing::Test::HasFailure());
+  }
+  EXPECT_GT(crashes, 10u);
+}
+
+TEST(EngineCrash, PowerCutAtEveryOperationUnflushedLost) {
+  on_cores(1, [](runtime::Runtime&) { crash_everywhere(blockdev::Survival::kNone, 1); });
+}
+TEST(EngineCrash, PowerCutAtEveryOperationUnflushedTorn) {
+  on_cores(1, [](runtime::Runtime&) { crash_everywhere(blockdev::Survival::kRandom, 1); });
+}
+
+TEST(EngineCrash, FailedFlushStopsAcknowledgingAndReopenRecovers) {
+  on_cores(1, [](runtime::Runtime&) {
+    auto first = open_on(blank_disk());
+    ASSERT_OK(first);
+    const Tree tree = *first->db->tree("t", true);
+    ASSERT_OK(first->db->put(tree, "a", "1"));
+    first->disk->set_plan({.rules = {{.fault = blockdev::Fault::kError, .op = blockdev::Op::kFlush}}});
+    EXPECT_TRUE(first->db->put(tree, "b", "2").failed_with(Code::kFailed));
+    // The device would take it now, but nothing is retried into silence.
+    EXPECT_TRUE(first->db->put(tree, "c", "3").failed_with(Code::kFailed));
+    EXPECT_TRUE(first->db->health().failed_with(Code::kFailed));
+    EXPECT_GT(first->disk->faults_hit(), 0u);
+    auto second = open_on(first->disk->crash(blockdev::Survival::kNone));
+    ASSERT_OK(second);
+    std::string value;
+    EXPECT_TRUE(*second->db->get(*second->db->tree("t", false), "a", value));
+    EXPECT_FALSE(*second->db->get(*second->db->tree("t", false), "c", value));
+  });
+}
+
+TEST(EngineCrash, FullDiskRefusesWritesAndGoesOnReadingAndDeleting) {
+  on_cores(1, [](runtime::Runtime&) {
+    auto opened = open_on(blank_disk(20_MiB));
+    ASSERT_OK(opened);
+    Database& db = *opened->db;
+    const Tree tree = *db.tree("t", true);
+    const std::string value(30'000, 'v');
+    int stored = 0;
+    Result<> put;
+    for (; stored < 2000; ++stored) {
+      put = db.put(tree, "k" + std::to_string(stored), value);
+      if (!put) break;
+    }
+    ASSERT_TRUE(put.failed_with(Code::kNoSpace)) << (put ? "never full" : put.error().to_string());
+    ASSERT_GT(stored, 10);
+    std::string read;
+    for (int i = 0; i < stored; ++i) ASSERT_TRUE(*db.get(tree, "k" + std::to_string(i), read));
+    for (int i = 0; i < stored; ++i) ASSERT_OK(db.remove(tree, "k" + std::to_string(i)));
+    EXPECT_EQ(db.count(tree), 0u);
+    ASSERT_OK(db.put(tree, "again", value));
+    ASSERT_OK(db.close());
+    auto checked = check(*opened->disk);
+    ASSERT_OK(checked);
+    EXPECT_TRUE(checked->sound()) << text_of(*checked);
+  });
+}
+
+TEST(EngineCheck, FindsAFlippedBitInEveryUsedPage) {
+  on_cores(1, [](runtime::Runtime&) {
+    auto opened = open_on(blank_disk(20_MiB));
+    ASSERT_OK(opened);
+    const Tree tree = *opened->db->tree("t", true);
+    for (int i = 0; i < 300; ++i) ASSERT_OK(opened->db->put(tree, "key" + std::to_string(i), std::string(100, 'a')));
+    ASSERT_OK(opened->db->close());
+    auto sound = check(*opened->disk);
+    ASSERT_OK(sound);
+    ASSERT_TRUE(sound->sound()) << text_of(*sound);
+    EXPECT_EQ(sound->verified_pages, sound->used_pages);
+    auto damaged = opened->disk->crash(blockdev::Survival::kAll);
+    for (std::uint64_t page = 8; page < 8 + 4; ++page) {
+      auto copy = damaged->crash(blockdev::Survival::kAll);
+      copy->flip_bit(sound->layout.pages_offset + page * kPageBytes + 700, 3);
+      auto checked = check_disk(std::move(copy), {.memory_bytes = 24_MiB}, kNoProgress);
+      ASSERT_OK(checked);
+      EXPECT_FALSE(checked->sound()) << "page " << page;
+      EXPECT_NE(text_of(*checked).find("page " + std::to_string(page)), std::string::npos) << text_of(*checked);
+    }
+    auto copy = damaged->crash(blockdev::Survival::kAll);
+    copy->flip_bit(40, 1);
+    auto checked = check_disk(std::move(copy), {.memory_bytes = 24_MiB}, kNoProgress);
+    ASSERT_OK(checked);
+    EXPECT_NE(text_of(*checked).find("superblock"), std::string::npos) << text_of(*checked);
+  });
+}
+
+TEST(EngineOpen, RefusesWhatItMustNotTouch) {
+  on_cores(1, [](runtime::Runtime&) {
+    DatabaseOptions no_create = small_options();
+    no_create.create_if_blank = false;
+    EXPECT_TRUE(open_on(blank_disk(), no_create).failed_with(Code::kBlankDisk));
+
+    auto foreign = blank_disk();
+    const std::string text = "this is somebody's text, not a database\n";
+    foreign->poke(0, as_bytes(text + std::string(512 - text.size(), ' ')));
+    auto untouched = foreign->crash(blockdev::Survival::kAll);
+    auto refused = open_on(std::move(foreign));
+    ASSERT_TRUE(refused.failed_with(Code::kForeignDisk));
+    EXPECT_NE(refused.error().message().find("--force"), std::string::npos) << refused.error().message();
+
+    EXPECT_TRUE(open_on(blank_disk(1_MiB)).failed_with(Code::kTooSmall));
+
+    DatabaseOptions tiny = small_options();
+    tiny.memory_bytes = 1_MiB;
+    EXPECT_TRUE(open_on(blank_disk(), tiny).failed_with(Code::kTooSmall));
+
+    auto no_flush = std::make_unique<blockdev::MemoryDevice>(blockdev::MemoryOptions{.has_flush = false, .has_fua = false});
+    auto no_flush_again = std::make_unique<blockdev::MemoryDevice>(blockdev::MemoryOptions{.has_flush = false, .has_fua = false});
+    auto error = open_on(std::move(no_flush));
+    ASSERT_TRUE(error.failed_with(Code::kNoFlush));
+    EXPECT_NE(error.error().message().find("--durability=none"), std::string::npos);
+    DatabaseOptions none = small_options();
+    none.durability = DurabilityMode::kNone;
+    auto accepted = open_on(std::move(no_flush_again), none);
+    ASSERT_OK(accepted);
+    ASSERT_OK(accepted->db->put(*accepted->db->tree("t", true), "a", "1"));
+    ASSERT_OK(accepted->db->close());
+  });
+}
+
+}  // namespace
+}  // namespace kelda::engine
