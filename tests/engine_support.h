@@ -15,12 +15,12 @@ namespace kelda::engine {
 
 #define ASSERT_OK(...)                                                   \
   do {                                                                   \
-    auto kelda_ok = (__VA_ARGS__);                                       \
+    auto&& kelda_ok = (__VA_ARGS__);                                     \
     ASSERT_TRUE(kelda_ok.has_value()) << kelda_ok.error().to_string();   \
   } while (0)
 #define EXPECT_OK(...)                                                   \
   do {                                                                   \
-    auto kelda_ok = (__VA_ARGS__);                                       \
+    auto&& kelda_ok = (__VA_ARGS__);                                     \
     EXPECT_TRUE(kelda_ok.has_value()) << kelda_ok.error().to_string();   \
   } while (0)
 
