@@ -36,8 +36,9 @@ struct FreeMemory {
 
 class Checker {
  public:
-  Checker(DatabaseImpl& db, const CheckOptions& options, DiskCheck& out)
-      : db_(db), options_(options), out_(out), page_count_(out.layout.page_count), used_(page_count_), reached_(page_count_) {}
+  // `store`: where pages are verified.
+  Checker(DatabaseImpl& db, disk::PageStore& store, const CheckOptions& options, DiskCheck& out)
+      : db_(db), store_(store), options_(options), out_(out), page_count_(out.layout.page_count), used_(page_count_), reached_(page_count_) {}
 
   void run(FunctionRef<void(std::uint64_t, std::uint64_t)> progress) {
     read_space_maps();
@@ -84,7 +85,7 @@ class Checker {
       std::vector<std::byte*> into;
       for (std::size_t i = 0; i < batch.size(); ++i) into.push_back(memory.get() + i * kPageBytes);
       std::vector<Result<>> status(batch.size());
-      db_.store().read_batch(batch, into, status);
+      store_.read_batch(batch, into, status);
       for (std::size_t i = 0; i < batch.size(); ++i) {
         if (status[i]) {
           ++out_.verified_pages;
@@ -140,6 +141,7 @@ class Checker {
   }
 
   DatabaseImpl& db_;
+  disk::PageStore& store_;
   const CheckOptions& options_;
   DiskCheck& out_;
   std::uint64_t page_count_;
@@ -168,8 +170,9 @@ Result<DiskCheck> check_disk(std::unique_ptr<blockdev::BlockDevice> device, cons
   DatabaseOptions db_options;
   db_options.memory_bytes = options.memory_bytes;
   OpenReport opened;
-  auto db = DatabaseImpl::open(std::make_unique<blockdev::OverlayDevice>(std::move(device)), db_options, opened,
-                               DatabaseImpl::Purpose::kInspect);
+  auto overlay = std::make_unique<blockdev::OverlayDevice>(std::move(device));
+  blockdev::BlockDevice& base = overlay->base();
+  auto db = DatabaseImpl::open(std::move(overlay), db_options, opened, DatabaseImpl::Purpose::kInspect);
   if (!db) {
     out.problems.push_back("recovery: " + db.error().to_string());
     return out;
@@ -177,8 +180,11 @@ Result<DiskCheck> check_disk(std::unique_ptr<blockdev::BlockDevice> device, cons
   out.was_clean = opened.was_clean;
   out.torn_pages_repairable = opened.pages_repaired;
   out.transactions_to_undo = opened.undone_transactions;
-  TRY((*db)->checkpoint());  // to the overlay: then every page in use lies in the page area
-  Checker(**db, options, out).run(progress);
+  // Of a disk that was closed cleanly every page in use must verify where it lies. After a crash torn pages and changes
+  // that are only in the log are as it should be: the pages are then verified as recovery leaves them on the overlay.
+  TRY((*db)->checkpoint());
+  const auto in_place = disk::make_double_write_store(base, out.layout);
+  Checker(**db, out.was_clean ? *in_place : (*db)->store(), options, out).run(progress);
   return out;
 }
 
