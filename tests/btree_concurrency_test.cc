@@ -17,7 +17,6 @@ struct Plan {
   unsigned keys_per_writer = 120;
   std::size_t max_value_bytes = 12'000;
   std::uint64_t frames = 256;
-  std::uint64_t io_ns = 0;
 };
 
 // A value names its key and is one letter throughout, so that mixed or misplaced bytes show.
@@ -41,6 +40,7 @@ std::string key_of(unsigned writer, unsigned number) {
 }
 
 struct Shared {
+  Shared(const Plan& p, std::unique_ptr<blockdev::MemoryDevice> d) : plan(p), disk(std::move(d)) {}
   Plan plan;
   std::unique_ptr<blockdev::MemoryDevice> disk;
   std::unique_ptr<Db> db;
@@ -76,7 +76,7 @@ void write(Shared& shared, unsigned writer, std::uint64_t seed) {
       const auto found = tree.lookup(as_bytes(probe), value);
       ASSERT_OK(found);
       ASSERT_EQ(*found, next.contains(probe));
-      if (*found) ASSERT_TRUE(value == next[probe]);
+      if (*found) { ASSERT_TRUE(value == next[probe]); }
     }
     if (random() % 3 == 0) {
       ASSERT_OK(txn.roll_back());
@@ -152,7 +152,7 @@ int run(runtime::Runtime& runtime, Shared& shared, std::uint64_t seed) {
 TEST(BtreeConcurrency, SimulatedOrders) {
   for (std::uint64_t seed = 1; seed <= 12 && !testing::Test::HasFatalFailure(); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
-    Shared shared{.plan = {.io_ns = 20'000}, .disk = new_disk(64_MiB, 4_MiB)};
+    Shared shared({}, new_disk(64_MiB, 4_MiB));
     shared.disk->set_plan({.seed = seed, .delay_min_ns = 100, .delay_max_ns = 20'000});
     const auto ran = runtime::run_simulated({.seed = seed, .core_count = 3, .stray_unparks = true, .max_steps = 50'000'000},
                                             [&](runtime::Runtime& runtime) { return run(runtime, shared, seed); });
@@ -162,7 +162,7 @@ TEST(BtreeConcurrency, SimulatedOrders) {
 }
 
 void on_real_cores(const Plan& plan, std::uint64_t seed) {
-  Shared shared{.plan = plan, .disk = new_disk(128_MiB, 8_MiB)};
+  Shared shared(plan, new_disk(128_MiB, 8_MiB));
   const auto cores = std::min(4u, std::max(2u, runtime::process_platform().cpu_count()));
   const auto ran = runtime::Runtime::run({.core_count = std::min(cores, runtime::process_platform().max_threads())},
                                          [&](runtime::Runtime& runtime) { return run(runtime, shared, seed); });
