@@ -1,0 +1,128 @@
+// The command line of `kelda`, and nothing else: what it means is in the commands' own files.
+#include <CLI/CLI.hpp>
+
+#include "tools/commands.h"
+
+namespace kelda::tools {
+
+namespace {
+
+// A size option: "256M" in, bytes out, the default shown as given.
+CLI::Option* add_size(CLI::App* app, const std::string& name, std::uint64_t& bytes, const std::string& help,
+                      const std::string& shown_default) {
+  return app
+      ->add_option_function<std::string>(
+          name,
+          [&bytes, name](const std::string& text) {
+            if (!parse_size(text, bytes)) throw CLI::ValidationError(name, "'" + text + "' is no size; write 256M or 4G");
+          },
+          help)
+      ->type_name("SIZE")
+      ->default_str(shown_default);
+}
+
+void add_durability(CLI::App* app, std::string& durability) {
+  app->add_option("--durability", durability,
+                  "flush: an acknowledged write is on the disk and flushed. none: it may be lost")
+      ->check(CLI::IsMember({"flush", "none"}))
+      ->capture_default_str();
+}
+
+void add_vm(CLI::App& root, VmOptions& o) {
+  CLI::App* app = root.add_subcommand("vm", "Boot this very program as a virtual machine in QEMU");
+  app->add_option("--disk", o.disk, "File or block device that becomes /dev/vda")->type_name("F");
+  add_size(app, "--create", o.create_bytes, "Create the disk with this size if it is not there, and format it if it is empty", "");
+  app->add_flag("--force", o.force, "With --create: format the disk whatever it holds. Its content is lost");
+  add_size(app, "--memory", o.memory_bytes, "Memory of the machine", "256M");
+  app->add_option("--cpus", o.cpus, "Virtual CPUs")->check(CLI::Range(1, 64))->capture_default_str();
+  app->add_option("--resp", o.resp, "Where Redis clients connect, on this host")->type_name("ADDR:PORT")->capture_default_str();
+  app->add_option("--accel", o.accel, "auto takes KVM where the processor really has it")
+      ->check(CLI::IsMember({"auto", "kvm", "tcg"}))
+      ->capture_default_str();
+  app->add_option("--machine", o.machine, "QEMU machine type; microvm starts fastest")
+      ->check(CLI::IsMember({"q35", "pc", "microvm"}))
+      ->capture_default_str();
+  app->add_option("--net", o.net, "user: through passt, needs no privileges; tap=IF: a tap device; none")
+      ->type_name("user|tap=IF|none")
+      ->capture_default_str();
+  add_durability(app, o.durability);
+  app->add_flag("--print-command", o.print_command, "Print the QEMU command line instead of running it");
+  app->add_option("--gdb", o.gdb_port, "Wait for gdb on this port of 127.0.0.1")->type_name("PORT");
+  app->add_option("--elf", o.elf, "Boot another bootable program, for example a test")->type_name("F");
+  app->add_option("--qemu", o.qemu_flags, "One more argument for QEMU; may be repeated")->type_name("ARG");
+  app->add_option("command", o.guest_command, "After --: the guest's command instead of serve, e.g. -- check /dev/vda");
+}
+
+void add_serve(CLI::App& root, ServeOptions& o) {
+  CLI::App* app = root.add_subcommand("serve", "Serve a disk to Redis clients");
+  app->add_option("--disk", o.disk, "File or block device; bare: /dev/vda")->type_name("F")->required();
+  add_size(app, "--create", o.create_bytes, "Create the disk with this size if it is not there, and format it if it is empty", "");
+  app->add_flag("--force", o.force, "With --create: format the disk whatever it holds. Its content is lost");
+  add_size(app, "--memory", o.memory_bytes, "Bound of all memory; bare: what the machine has", "256M");
+  app->add_option("--cores", o.cores, "Cores that serve; bare: all. Default: 2, or what there is");
+  app->add_option("--resp", o.resp, "Where to listen for Redis clients")->type_name("ADDR:PORT")->capture_default_str();
+  app->add_option("--announce", o.announce, "Address that clients use, when it differs from --resp")->type_name("ADDR:PORT");
+  add_durability(app, o.durability);
+  app->add_option("--max-clients", o.max_clients, "Connections at most")->capture_default_str();
+  app->add_option("--password", o.password, "Clients must AUTH with it");
+  app->add_option("--address", o.address, "Bare: static address, as 10.0.0.2/24. Default: DHCP")->type_name("ADDR/BITS");
+  app->add_option("--gateway", o.gateway, "Bare: router, with --address")->type_name("ADDR");
+}
+
+void add_check(CLI::App& root, CheckOptions& o) {
+  CLI::App* app = root.add_subcommand("check", "Verify a whole disk without changing it; exit 0 only if it is sound");
+  app->add_option("disk", o.disk, "File or block device")->type_name("F")->required();
+  add_size(app, "--memory", o.memory_bytes, "Bound of all memory", "256M");
+  app->add_flag("--json", o.json, "For programs");
+}
+
+void add_bench(CLI::App& root, BenchKvOptions& o) {
+  CLI::App* bench = root.add_subcommand("bench", "Benchmarks");
+  bench->require_subcommand(1);
+  CLI::App* app = bench->add_subcommand("kv", "Drive the engine in this process with random reads and writes");
+  app->add_option("--disk", o.disk, "File or block device. Default: a new file in $TMPDIR; bare: /dev/vda")->type_name("F");
+  add_size(app, "--create", o.create_bytes, "Size of the disk if it is created", "4G");
+  app->add_flag("--force", o.force, "Format the disk whatever it holds. Its content is lost");
+  add_size(app, "--memory", o.memory_bytes, "Bound of the engine's memory", "1G");
+  app->add_option("--records", o.records, "Keys of 16 bytes, loaded first")->capture_default_str();
+  app->add_option("--value-bytes", o.value_bytes, "Bytes of a value")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  app->add_option("--threads", o.threads, "Cores that drive")->check(CLI::Range(1, 64))->capture_default_str();
+  app->add_option("--fibers", o.fibers_per_thread, "Clients a thread. Default: 1 when only reading, else 32");
+  app->add_option("--read-percent", o.read_percent, "The rest are updates")->check(CLI::Range(0, 100))->capture_default_str();
+  app->add_option("--theta", o.theta, "Skew of the keys: 0 uniform, 0.99 as YCSB's zipfian")
+      ->check(CLI::Range(0.0, 0.999))
+      ->capture_default_str();
+  app->add_option("--seconds", o.seconds, "Measured time")->capture_default_str();
+  add_durability(app, o.durability);
+  app->add_flag("--json", o.json, "For programs");
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv) {
+  CLI::App root("Kelda: a transactional database that is a Linux process or, the same file, a virtual machine.", "kelda");
+  root.require_subcommand(1);
+  root.fallthrough(false);
+  root.footer("`kelda COMMAND --help` explains a command.");
+  VmOptions vm_options;
+  ServeOptions serve_options;
+  CheckOptions check_options;
+  BenchKvOptions bench_options;
+  add_vm(root, vm_options);
+  add_serve(root, serve_options);
+  add_check(root, check_options);
+  add_bench(root, bench_options);
+  root.add_subcommand("version", "Print the version");
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return root.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  if (root.got_subcommand("vm")) return vm(vm_options);
+  if (root.got_subcommand("serve")) return serve(serve_options);
+  if (root.got_subcommand("check")) return check(check_options);
+  if (root.got_subcommand("bench")) return bench_kv(bench_options);
+  return version();
+}
+
+}  // namespace kelda::tools

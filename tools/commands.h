@@ -1,0 +1,84 @@
+// The commands of the `kelda` program. command_line.cc fills the options; each command has a file of its own.
+//
+// Exit codes: 0 done; 1 the command failed (the message on stderr says why and what to do); 2 the command line is wrong.
+// `kelda vm` exits with the guest's code.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace kelda::tools {
+
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2;
+
+struct VmOptions {
+  std::string disk;
+  std::string elf;                    // what to boot; empty: this program
+  std::uint64_t create_bytes = 0;
+  bool force = false;
+  std::uint64_t memory_bytes = 256ull << 20;
+  std::uint32_t cpus = 2;
+  std::string resp = "127.0.0.1:6379";
+  std::string accel = "auto";
+  std::string machine = "q35";
+  std::string net = "user";
+  std::string durability = "flush";
+  bool print_command = false;
+  std::uint16_t gdb_port = 0;
+  std::vector<std::string> qemu_flags;
+  std::vector<std::string> guest_command;
+};
+
+struct ServeOptions {
+  std::string disk;
+  std::uint64_t create_bytes = 0;
+  bool force = false;
+  std::uint64_t memory_bytes = 0;     // 0: hosted 256 MiB, bare what the machine has
+  std::uint32_t cores = 0;            // 0: hosted 2 or fewer, bare all
+  std::string resp = "127.0.0.1:6379";
+  std::string announce;               // what clients should use, if not `resp` itself
+  std::string durability = "flush";
+  std::uint32_t max_clients = 10'000;
+  std::string password;
+  std::string address;                // bare: "10.0.0.2/24"; empty: DHCP
+  std::string gateway;
+};
+
+struct CheckOptions {
+  std::string disk;
+  std::uint64_t memory_bytes = 256ull << 20;
+  bool json = false;
+};
+
+struct BenchKvOptions {
+  std::string disk;                   // empty: a file in the temporary directory; bare: /dev/vda
+  std::uint64_t create_bytes = 4ull << 30;
+  bool force = false;
+  std::uint64_t memory_bytes = 1ull << 30;
+  std::uint64_t records = 1'000'000;
+  std::uint32_t value_bytes = 120;
+  std::uint32_t threads = 1;
+  std::uint32_t fibers_per_thread = 0;  // 0: 1 when only reading, else 32
+  std::uint32_t read_percent = 100;
+  double theta = 0.0;
+  double seconds = 10;
+  std::string durability = "flush";
+  bool json = false;
+};
+
+int vm(const VmOptions& options);
+int serve(const ServeOptions& options);
+int check(const CheckOptions& options);
+int bench_kv(const BenchKvOptions& options);
+int version();
+
+// Parses, runs the command, returns the exit code.
+int run_command_line(int argc, char** argv);
+
+// "256M", "4G", "65536": bytes; suffixes K M G T are powers of 1024. False if it is no size.
+bool parse_size(const std::string& text, std::uint64_t& bytes);
+std::string format_size(std::uint64_t bytes);
+
+}  // namespace kelda::tools

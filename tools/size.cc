@@ -1,0 +1,47 @@
+#include <cctype>
+#include <charconv>
+#include <cstdio>
+
+#include "tools/commands.h"
+
+namespace kelda::tools {
+
+bool parse_size(const std::string& text, std::uint64_t& bytes) {
+  std::uint64_t number = 0;
+  const char* end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data(), end, number);
+  if (error != std::errc{} || at == text.data()) return false;
+  unsigned shift = 0;
+  const char* suffix = at;
+  if (suffix != end) {
+    switch (std::toupper(static_cast<unsigned char>(*suffix))) {
+      case 'K': shift = 10; break;
+      case 'M': shift = 20; break;
+      case 'G': shift = 30; break;
+      case 'T': shift = 40; break;
+      default: return false;
+    }
+    ++suffix;
+    if (suffix != end && (*suffix == 'i' || *suffix == 'I')) ++suffix;
+    if (suffix != end && (*suffix == 'b' || *suffix == 'B')) ++suffix;
+  }
+  if (suffix != end || number > (~std::uint64_t{0} >> shift)) return false;
+  bytes = number << shift;
+  return true;
+}
+
+std::string format_size(std::uint64_t bytes) {
+  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  double value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (value >= 1024 && unit + 1 < std::size(kUnits)) {
+    value /= 1024;
+    ++unit;
+  }
+  char text[32];
+  const bool whole = value == static_cast<double>(static_cast<std::uint64_t>(value));
+  std::snprintf(text, sizeof text, whole ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
+  return text;
+}
+
+}  // namespace kelda::tools

@@ -1,0 +1,207 @@
+// `kelda vm`: boots this program in QEMU, with passt for the network, and ends both cleanly.
+//
+// First Ctrl-C (or SIGTERM): the power button is pressed, the guest closes its database and powers off. The second one ends
+// the machine as a power cut would.
+#include "tools/vm.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "runtime/machine.h"
+#include "tools/child.h"
+
+namespace kelda::tools {
+
+namespace {
+
+Error system_error(const std::string& what) { return Error(Code::kIo, what + ": " + std::strerror(errno)); }
+
+// The guest's disk: there already, or made now (sparse).
+Result<> prepare_disk(const VmOptions& options) {
+  if (options.disk.empty()) {
+    if (options.guest_command.empty()) return Error(Code::kInvalidArgument, "name the disk: --disk FILE [--create 4G]");
+    return {};
+  }
+  if (access(options.disk.c_str(), F_OK) == 0) return {};
+  if (options.create_bytes == 0) {
+    return Error(Code::kNotFound, options.disk + " is not there: name another --disk, or add --create SIZE to make it");
+  }
+  const int fd = open(options.disk.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+  if (fd < 0) return system_error("cannot create " + options.disk);
+  const bool sized = ftruncate(fd, static_cast<off_t>(options.create_bytes)) == 0;
+  const int error = errno;
+  close(fd);
+  if (sized) return {};
+  unlink(options.disk.c_str());
+  errno = error;
+  return system_error("cannot give " + options.disk + " its size");
+}
+
+// passt's own message for a port in use is easy to miss.
+Result<> check_port_free(const std::string& resp) {
+  const auto colon = resp.rfind(':');
+  if (colon == std::string::npos) return {};  // passt_command() says what is wrong
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(std::strtoul(resp.c_str() + colon + 1, nullptr, 10)));
+  if (inet_pton(AF_INET, resp.substr(0, colon).c_str(), &address.sin_addr) != 1) return {};
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  const bool free = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+  close(fd);
+  if (!free) return Error(Code::kBusy, resp + " cannot be used (" + std::strerror(errno) + "): choose another with --resp ADDR:PORT");
+  return {};
+}
+
+// A folder for the monitor's socket, gone with the object.
+class ScratchFolder {
+ public:
+  Result<> make() {
+    const char* base = std::getenv("TMPDIR");
+    path_ = std::string(base != nullptr ? base : "/tmp") + "/kelda-vm-XXXXXX";
+    if (mkdtemp(path_.data()) == nullptr) {
+      path_.clear();
+      return system_error("cannot make a temporary folder");
+    }
+    return {};
+  }
+  ~ScratchFolder() {
+    if (path_.empty()) return;
+    unlink(monitor().c_str());
+    rmdir(path_.c_str());
+  }
+  std::string monitor() const { return path_ + "/qmp"; }
+
+ private:
+  std::string path_;
+};
+
+// QMP: the answers are read to the power-down event, for closing earlier could drop the request.
+bool press_power_button(const std::string& monitor) {
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, monitor.c_str(), sizeof address.sun_path - 1);
+  const std::string request = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"system_powerdown\"}\n";
+  bool pressed = false;
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+      send(fd, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
+    std::string answers;
+    char piece[512];
+    ssize_t n;
+    while (!pressed && (n = recv(fd, piece, sizeof piece, 0)) > 0) {
+      answers.append(piece, static_cast<std::size_t>(n));
+      pressed = answers.find("POWERDOWN") != std::string::npos;
+    }
+  }
+  close(fd);
+  return pressed;
+}
+
+int exit_code_of(int status) {
+  if (WIFSIGNALED(status)) return 128 + WTERMSIG(status);
+  const int code = WEXITSTATUS(status);
+  // isa-debug-exit: (code << 1) | 1. Even codes are QEMU's own: 0 is a plain power-off.
+  return (code & 1) != 0 ? code >> 1 : code;
+}
+
+// Until QEMU ends. Signals are blocked in this process and taken here.
+int wait_for_end(Child& qemu, Child& passt, const sigset_t& signals, const std::string& monitor) {
+  bool asked = false, network_ended = false;
+  for (;;) {
+    int status = 0;
+    if (qemu.ended(status)) return exit_code_of(status);
+    if (!network_ended && passt.pid() > 0 && passt.ended(status)) {
+      network_ended = true;
+      std::fprintf(stderr, "kelda vm: the network (passt) has ended; the machine goes on without it\n");
+    }
+    int signal = 0;
+    sigwait(&signals, &signal);
+    if (signal == SIGCHLD) continue;
+    if (asked) {
+      std::fprintf(stderr, "kelda vm: ending the machine at once\n");
+      qemu.kill_now();
+    } else {
+      std::fprintf(stderr, "kelda vm: asking the machine to stop (again: at once)\n");
+      if (!press_power_button(monitor)) std::fprintf(stderr, "kelda vm: the machine's monitor does not answer\n");
+    }
+    asked = true;
+  }
+}
+
+Result<Child> start_network(const VmOptions& options, const VmHost& host, int& guest_end) {
+  if (!in_path("passt")) {
+    return Error(Code::kNotFound, "--net user needs passt: `apt-get install passt`, or use --net tap=IF");
+  }
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return system_error("socketpair");
+  guest_end = ends[0];
+  // What passt says goes to the log of a failed start only: it speaks about syslog at every line.
+  const int quiet = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  Result<Child> child = Child::start(TRY(passt_command(options, host)), {{ends[1], 4}}, quiet);
+  close(ends[1]);
+  close(quiet);
+  return child;
+}
+
+Result<int> run(const VmOptions& options) {
+  if (!in_path("qemu-system-x86_64")) {
+    return Error(Code::kNotFound, "qemu-system-x86_64 is not installed: `apt-get install qemu-system-x86`");
+  }
+  TRY(prepare_disk(options));
+  VmHost host = probe_host(options);
+  if (options.print_command) {
+    host.passt_socket = "/tmp/kelda-passt.socket";
+    if (options.net == "user") std::printf("%s &\n", shell_quoted(TRY(passt_command(options, host))).c_str());
+    std::printf("%s\n", shell_quoted(TRY(qemu_command(options, host))).c_str());
+    return 0;
+  }
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&signals, signal);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+
+  ScratchFolder scratch;
+  TRY(scratch.make());
+  host.monitor_socket = scratch.monitor();
+  Child passt;
+  std::vector<Child::Descriptor> descriptors;
+  int guest_end = -1;
+  if (options.net == "user") {
+    TRY(check_port_free(options.resp));
+    passt = TRY(start_network(options, host, guest_end));
+    descriptors.push_back({guest_end, 3});
+  }
+  Child qemu = TRY(Child::start(TRY(qemu_command(options, host)), descriptors));
+  if (guest_end >= 0) close(guest_end);
+  return wait_for_end(qemu, passt, signals, host.monitor_socket);
+}
+
+}  // namespace
+
+int vm(const VmOptions& options) {
+  if (runtime::machine_info().bare) {
+    std::fprintf(stderr, "kelda vm: this is a virtual machine already\n");
+    return kExitFailed;
+  }
+  Result<int> code = run(options);
+  if (code) return *code;
+  std::fprintf(stderr, "kelda vm: %s\n", code.error().to_string().c_str());
+  return kExitFailed;
+}
+
+}  // namespace kelda::tools

@@ -1,0 +1,32 @@
+// `kelda vm`: the QEMU command line, and the processes around it.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/result.h"
+#include "tools/commands.h"
+
+namespace kelda::tools {
+
+// What the host offers; separate from the command line so that a test can say otherwise.
+struct VmHost {
+  bool kvm = false;            // hardware virtualisation that is real and may be used
+  bool direct_io = true;       // the disk's filesystem takes O_DIRECT
+  std::string self;            // path of this program
+  std::string passt_socket;    // where passt listens, for --net user
+  std::string monitor_socket;  // for the clean power-off
+};
+VmHost probe_host(const VmOptions& options);
+
+// argv of QEMU.
+Result<std::vector<std::string>> qemu_command(const VmOptions& options, const VmHost& host);
+// argv of passt, which carries the guest's network in user space.
+Result<std::vector<std::string>> passt_command(const VmOptions& options, const VmHost& host);
+// For people: quoted for a shell.
+std::string shell_quoted(const std::vector<std::string>& command);
+
+inline constexpr std::uint16_t kGuestRespPort = 6379;
+
+}  // namespace kelda::tools

@@ -1,0 +1,185 @@
+// The QEMU and passt command lines of `kelda vm`.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <sstream>
+
+#include "tools/vm.h"
+
+namespace kelda::tools {
+
+namespace {
+
+// The network that passt gives the guest; nothing outside sees it.
+constexpr const char* kGuestAddress = "10.0.2.15";
+constexpr const char* kGuestGateway = "10.0.2.2";
+// File descriptors that `kelda vm` leaves open for its children: the two ends of the guest's network.
+constexpr const char* kQemuNetFd = "3";
+constexpr const char* kPassthroughFd = "4";
+
+// KVM without vmx or svm is an emulation that is slower than TCG and lacks XSAVE.
+bool kvm_is_real() {
+  if (access("/dev/kvm", R_OK | W_OK) != 0) return false;
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(cpuinfo, line)) {
+    if (!line.starts_with("flags")) continue;
+    std::istringstream words(line);
+    std::string word;
+    while (words >> word) {
+      if (word == "vmx" || word == "svm") return true;
+    }
+    return false;
+  }
+  return false;
+}
+
+bool takes_direct_io(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
+  if (fd < 0) return errno != EINVAL;
+  close(fd);
+  return true;
+}
+
+// QEMU's comma-separated options double a comma that is meant.
+std::string option_value(const std::string& text) {
+  std::string out;
+  for (const char c : text) out.append(c == ',' ? 2 : 1, c);
+  return out;
+}
+
+bool split_address(const std::string& text, std::string& host, std::string& port) {
+  const auto colon = text.rfind(':');
+  if (colon == std::string::npos || colon + 1 == text.size()) return false;
+  host = text.substr(0, colon);
+  port = text.substr(colon + 1);
+  return std::all_of(port.begin(), port.end(), [](unsigned char c) { return c >= '0' && c <= '9'; });
+}
+
+bool is_microvm(const VmOptions& options) { return options.machine == "microvm"; }
+
+std::string device(const VmOptions& options, const std::string& kind, const std::string& rest) {
+  return kind + (is_microvm(options) ? "-device" : "-pci") + rest;
+}
+
+void add_machine(std::vector<std::string>& argv, const VmOptions& options, const VmHost& host) {
+  const bool kvm = options.accel == "kvm" || (options.accel == "auto" && host.kvm);
+  const auto add = [&](std::initializer_list<std::string> words) { argv.insert(argv.end(), words); };
+  add({"-machine", is_microvm(options) ? "microvm,rtc=on" : options.machine});
+  // Under emulation the string instructions that erms advertises are slower than vector moves.
+  add({"-accel", kvm ? "kvm" : "tcg,thread=multi", "-cpu", kvm ? "host" : "max,-erms"});
+  add({"-smp", std::to_string(options.cpus), "-m", std::to_string(options.memory_bytes >> 20) + "M"});
+  add({"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"});
+  if (is_microvm(options)) add({"-global", "virtio-mmio.force-legacy=false"});
+  add({"-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"});
+  add({"-device", device(options, "virtio-rng", "")});
+}
+
+void add_disk(std::vector<std::string>& argv, const VmOptions& options, const VmHost& host) {
+  if (options.disk.empty()) return;
+  // cache=none: a guest's flush is a flush of the file, and nothing else sits between.
+  const std::string cache = host.direct_io ? "cache=none,aio=io_uring" : "cache=writeback";
+  argv.insert(argv.end(), {"-drive", "file=" + option_value(options.disk) + ",if=none,id=disk0,format=raw,discard=unmap," + cache,
+                           "-device", device(options, "virtio-blk", ",drive=disk0,num-queues=" + std::to_string(options.cpus))});
+}
+
+Result<> add_network(std::vector<std::string>& argv, const VmOptions& options, const VmHost& host) {
+  if (options.net == "none") return {};
+  std::string backend;
+  if (options.net == "user") {
+    backend = "stream,id=net0,server=off,";
+    backend += host.passt_socket.empty() ? std::string("addr.type=fd,addr.str=") + kQemuNetFd
+                                         : "addr.type=unix,addr.path=" + option_value(host.passt_socket);
+  } else if (options.net.starts_with("tap=") && options.net.size() > 4) {
+    backend = "tap,id=net0,script=no,downscript=no,ifname=" + option_value(options.net.substr(4));
+  } else {
+    return Error(Code::kInvalidArgument, "--net is user, tap=INTERFACE or none, not '" + options.net + "'");
+  }
+  argv.insert(argv.end(), {"-netdev", backend, "-device", device(options, "virtio-net", ",netdev=net0")});
+  return {};
+}
+
+// The guest's command line, which is its argv: words with blanks are quoted.
+std::string guest_command_line(const VmOptions& options) {
+  std::vector<std::string> words = options.guest_command;
+  if (words.empty()) {
+    words = {"serve", "--disk", "/dev/vda", "--resp", "0.0.0.0:" + std::to_string(kGuestRespPort),
+             "--announce", options.resp, "--durability", options.durability};
+    if (options.create_bytes != 0) words.insert(words.end(), {"--create", std::to_string(options.create_bytes)});
+    if (options.force) words.push_back("--force");
+  }
+  std::string line = "kelda";
+  for (const std::string& word : words) {
+    const bool quote = word.empty() || word.find(' ') != std::string::npos;
+    line += quote ? " \"" + word + "\"" : " " + word;
+  }
+  return line;
+}
+
+}  // namespace
+
+VmHost probe_host(const VmOptions& options) {
+  VmHost host;
+  host.kvm = kvm_is_real();
+  host.direct_io = options.disk.empty() || takes_direct_io(options.disk);
+  std::array<char, 4096> path{};
+  const ssize_t length = readlink("/proc/self/exe", path.data(), path.size() - 1);
+  if (length > 0) host.self.assign(path.data(), static_cast<std::size_t>(length));
+  return host;
+}
+
+Result<std::vector<std::string>> qemu_command(const VmOptions& options, const VmHost& host) {
+  std::vector<std::string> argv{"qemu-system-x86_64"};
+  add_machine(argv, options, host);
+  add_disk(argv, options, host);
+  TRY(add_network(argv, options, host));
+  if (!host.monitor_socket.empty()) {
+    argv.insert(argv.end(), {"-qmp", "unix:" + option_value(host.monitor_socket) + ",server=on,wait=off"});
+  }
+  if (options.gdb_port != 0) {
+    argv.insert(argv.end(), {"-S", "-gdb", "tcp:127.0.0.1:" + std::to_string(options.gdb_port)});
+  }
+  argv.insert(argv.end(), options.qemu_flags.begin(), options.qemu_flags.end());
+  argv.insert(argv.end(), {"-kernel", options.elf.empty() ? host.self : options.elf, "-append", guest_command_line(options)});
+  return argv;
+}
+
+Result<std::vector<std::string>> passt_command(const VmOptions& options, const VmHost& host) {
+  std::string address, port;
+  if (!split_address(options.resp, address, port)) {
+    return Error(Code::kInvalidArgument, "--resp is ADDR:PORT, as 127.0.0.1:6379, not '" + options.resp + "'");
+  }
+  // The port that passt opens on the host is handed to the guest's own.
+  const std::string forward = (address.empty() || address == "0.0.0.0" ? "" : address + "/") + port + ":" +
+                              std::to_string(kGuestRespPort);
+  std::vector<std::string> argv{"passt", "-f", "-q", "-4", "-a", kGuestAddress, "-n", "24", "-g", kGuestGateway,
+                                "-t", forward, "-u", "none"};
+  if (host.passt_socket.empty()) {
+    argv.insert(argv.end(), {"-F", kPassthroughFd});
+  } else {
+    argv.insert(argv.end(), {"-s", host.passt_socket});
+  }
+  return argv;
+}
+
+std::string shell_quoted(const std::vector<std::string>& command) {
+  std::string out;
+  for (const std::string& word : command) {
+    if (!out.empty()) out += ' ';
+    const bool plain = !word.empty() && word.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                                               "0123456789-_=,./:+@%") == std::string::npos;
+    if (plain) {
+      out += word;
+      continue;
+    }
+    out += '\'';
+    for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    out += '\'';
+  }
+  return out;
+}
+
+}  // namespace kelda::tools
