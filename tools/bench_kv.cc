@@ -1,0 +1,212 @@
+// `kelda bench kv`: the engine, driven in this process, hosted or bare.
+//
+// Every client is a fiber that does one operation after the other: a read of one key, or an update of one key in a
+// transaction of its own that is durable before the next operation starts (unless --durability none).
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "blockdev/blockdev.h"
+#include "kelda/kelda.h"
+#include "runtime/machine.h"
+#include "tools/commands.h"
+#include "tools/histogram.h"
+#include "tools/key_generator.h"
+
+namespace kelda::tools {
+
+namespace {
+
+constexpr std::uint64_t kLoadBatch = 64;  // records a transaction while loading
+
+struct Shared {
+  const BenchKvOptions& options;
+  Database& db;
+  Tree tree;
+  KeyChooser chooser;
+  std::atomic<std::uint64_t> loaded{0};
+  std::atomic<bool> stop{false};
+  std::atomic<bool> failed{false};
+  runtime::SpinLatch latch;  // guards what follows
+  std::string error;
+  Histogram latencies;
+  std::uint64_t reads = 0, updates = 0;
+
+  void fail(const Error& e) {
+    std::scoped_lock guard(latch);
+    if (error.empty()) error = e.to_string();
+    failed = true;
+    stop = true;
+  }
+};
+
+Result<> load_batch(Shared& s, std::uint64_t first, std::uint64_t count, const std::string& value) {
+  std::string key;
+  for (;;) {
+    auto txn = s.db.begin();
+    Result<> done;
+    for (std::uint64_t i = 0; i < count && done; ++i) {
+      make_key(first + i, key);
+      if (auto put = txn->put(s.tree, key, value); !put) done = std::move(put).error();
+    }
+    if (done) {
+      TRY(txn->commit_no_wait());
+      return {};
+    }
+    if (!done.failed_with(Code::kConflict)) return done;
+  }
+}
+
+void load(Shared& s) {
+  const std::string value(s.options.value_bytes, 'v');
+  while (!s.stop) {
+    const std::uint64_t first = s.loaded.fetch_add(kLoadBatch);
+    if (first >= s.options.records) return;
+    if (auto done = load_batch(s, first, std::min(kLoadBatch, s.options.records - first), value); !done) s.fail(done.error());
+    runtime::Core::current().yield();
+  }
+}
+
+void drive(Shared& s, std::uint64_t seed) {
+  Random random(seed);
+  auto latencies = std::make_unique<Histogram>();
+  std::uint64_t reads = 0, updates = 0;
+  std::string key, value, update(s.options.value_bytes, 'u');
+  while (!s.stop.load(std::memory_order_relaxed)) {
+    make_key(s.chooser.next(random), key);
+    const auto start_ns = runtime::now_ns();
+    if (random.next() % 100 < s.options.read_percent) {
+      if (auto found = s.db.get(s.tree, key, value); !found) s.fail(found.error());
+      ++reads;
+      // Reads that hit never wait: without this the timer's fiber would never run.
+      if ((reads & 255) == 0) runtime::Core::current().yield();
+    } else {
+      if (auto done = s.db.put(s.tree, key, update); !done) s.fail(done.error());
+      ++updates;
+    }
+    latencies->add(runtime::now_ns() - start_ns);
+  }
+  std::scoped_lock guard(s.latch);
+  s.latencies.merge(*latencies);
+  s.reads += reads;
+  s.updates += updates;
+}
+
+// Runs `body(index)` in `per_core` fibers on every core and waits for all.
+Result<> on_all(runtime::Runtime& rt, std::uint32_t per_core, auto body) {
+  runtime::Completion all;
+  for (std::uint32_t c = 0; c < rt.core_count(); ++c) {
+    for (std::uint32_t f = 0; f < per_core; ++f) {
+      all.add();
+      TRY(rt.core(c).spawn_remote([&all, &body, c, f, per_core] {
+        body(c * per_core + f);
+        all.done();
+      }));
+    }
+  }
+  all.wait();
+  return {};
+}
+
+std::uint64_t busy_ns(runtime::Runtime& rt) {
+  std::uint64_t sum = 0;
+  for (std::uint32_t c = 0; c < rt.core_count(); ++c) sum += rt.core(c).stats().busy_ns;
+  return sum;
+}
+
+void print_result(const Shared& s, double seconds, std::uint64_t busy, const DatabaseStats& before, const DatabaseStats& after) {
+  const std::uint64_t ops = s.reads + s.updates;
+  const auto per_op = [&](double value) { return ops == 0 ? 0.0 : value / static_cast<double>(ops); };
+  const auto us = [&](double q) { return static_cast<double>(s.latencies.quantile_ns(q)) / 1000; };
+  const double max_us = static_cast<double>(s.latencies.max_ns()) / 1000;
+  const double rate = static_cast<double>(ops) / seconds;
+  const double cpu_us = per_op(static_cast<double>(busy) / 1000);
+  const auto device = [&](std::uint64_t DatabaseStats::*field) { return static_cast<double>(after.*field - before.*field); };
+  const auto info = runtime::machine_info();
+  if (s.options.json) {
+    std::printf("{\"platform\":\"%s\",\"records\":%llu,\"value_bytes\":%u,\"threads\":%u,\"read_percent\":%u,\"theta\":%.3f,"
+                "\"durability\":\"%s\",\"seconds\":%.3f,\"operations\":%llu,\"operations_per_s\":%.1f,\"p50_us\":%.2f,\"p99_us\":%.2f,"
+                "\"p999_us\":%.2f,\"max_us\":%.2f,\"cpu_us_per_op\":%.3f,\"device_reads_per_op\":%.4f,\"device_writes_per_op\":%.4f,"
+                "\"device_flushes_per_op\":%.4f,\"device_read_bytes_per_op\":%.1f,\"device_write_bytes_per_op\":%.1f}\n",
+                info.platform.c_str(), static_cast<unsigned long long>(s.options.records), s.options.value_bytes,
+                s.options.threads, s.options.read_percent, s.options.theta, s.options.durability.c_str(), seconds,
+                static_cast<unsigned long long>(ops), rate, us(0.5), us(0.99), us(0.999), max_us, cpu_us,
+                per_op(device(&DatabaseStats::device_reads)), per_op(device(&DatabaseStats::device_writes)),
+                per_op(device(&DatabaseStats::device_flushes)), per_op(device(&DatabaseStats::device_read_bytes)),
+                per_op(device(&DatabaseStats::device_write_bytes)));
+    return;
+  }
+  std::printf("%llu operations in %.2f s on %s: %.0f operations/s (%llu reads, %llu updates)\n",
+              static_cast<unsigned long long>(ops), seconds, info.platform.c_str(), rate,
+              static_cast<unsigned long long>(s.reads), static_cast<unsigned long long>(s.updates));
+  std::printf("latency        p50 %.2f us   p99 %.2f us   p99.9 %.2f us   max %.2f us\n", us(0.5), us(0.99), us(0.999), max_us);
+  std::printf("CPU            %.3f us/op\n", cpu_us);
+  std::printf("device per op  %.4f reads  %.4f writes  %.4f flushes  %.1f bytes read  %.1f bytes written\n",
+              per_op(device(&DatabaseStats::device_reads)), per_op(device(&DatabaseStats::device_writes)),
+              per_op(device(&DatabaseStats::device_flushes)), per_op(device(&DatabaseStats::device_read_bytes)),
+              per_op(device(&DatabaseStats::device_write_bytes)));
+}
+
+Result<> measure(runtime::Runtime& rt, Shared& s) {
+  const auto load_start = runtime::now_ns();
+  TRY(on_all(rt, 4, [&s](std::uint32_t) { load(s); }));
+  if (s.failed) return Error(Code::kFailed, "loading: " + s.error);
+  TRY(s.db.checkpoint());
+  std::fprintf(stderr, "loaded %llu records in %.1f s\n", static_cast<unsigned long long>(s.options.records),
+               static_cast<double>(runtime::now_ns() - load_start) / 1e9);
+  std::uint32_t fibers = s.options.fibers_per_thread;
+  if (fibers == 0) fibers = s.options.read_percent == 100 ? 1 : 32;
+  const DatabaseStats before = s.db.stats();
+  const std::uint64_t busy_before = busy_ns(rt);
+  const auto start_ns = runtime::now_ns();
+  TRY(runtime::Core::current().spawn([&s, start_ns] {
+    runtime::Core::current().sleep_until(start_ns + static_cast<std::uint64_t>(s.options.seconds * 1e9));
+    s.stop = true;
+  }));
+  TRY(on_all(rt, fibers, [&s](std::uint32_t i) { drive(s, 0x5eed + i); }));
+  const double seconds = static_cast<double>(runtime::now_ns() - start_ns) / 1e9;
+  if (s.failed) return Error(Code::kFailed, s.error);
+  print_result(s, seconds, busy_ns(rt) - busy_before, before, s.db.stats());
+  return {};
+}
+
+// The disk to use, and whether it is ours to delete.
+std::string scratch_disk(const BenchKvOptions& options, bool& temporary) {
+  temporary = false;
+  if (!options.disk.empty()) return options.disk;
+  if (runtime::machine_info().bare) return "/dev/vda";
+  temporary = true;
+  const char* folder = std::getenv("TMPDIR");
+  return std::string(folder != nullptr ? folder : "/tmp") + "/kelda-bench-" + std::to_string(runtime::random_u64()) + ".disk";
+}
+
+Result<> run(runtime::Runtime& rt, const BenchKvOptions& options) {
+  bool temporary = false;
+  const std::string disk = scratch_disk(options, temporary);
+  DatabaseOptions db_options;
+  db_options.memory_bytes = options.memory_bytes;
+  db_options.durability = options.durability == "none" ? DurabilityMode::kNone : DurabilityMode::kFlush;
+  db_options.create_if_blank = true;
+  db_options.force_create = options.force;
+  auto db = TRY(Database::open(disk, options.create_bytes, db_options));
+  if (temporary) std::remove(disk.c_str());  // stays until it is closed
+  Shared shared{options, *db, TRY(db->tree("bench", true)), KeyChooser(options.records, options.theta)};
+  TRY(measure(rt, shared));
+  return db->close();
+}
+
+}  // namespace
+
+int bench_kv(const BenchKvOptions& options) {
+  Result<> done;
+  auto code = runtime::Runtime::run({.core_count = options.threads}, [&](runtime::Runtime& rt) {
+    done = run(rt, options);
+    return 0;
+  });
+  if (!code) done = std::move(code).error();
+  if (done) return 0;
+  std::fprintf(stderr, "kelda bench kv: %s\n", done.error().to_string().c_str());
+  return kExitFailed;
+}
+
+}  // namespace kelda::tools
