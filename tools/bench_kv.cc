@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 
 #include "blockdev/blockdev.h"
 #include "kelda/kelda.h"
@@ -20,6 +21,8 @@ namespace {
 constexpr std::uint64_t kLoadBatch = 64;  // records a transaction while loading
 
 struct Shared {
+  Shared(const BenchKvOptions& o, Database& d, Tree t) : options(o), db(d), tree(t), chooser(o.records, o.theta) {}
+
   const BenchKvOptions& options;
   Database& db;
   Tree tree;
@@ -184,13 +187,13 @@ Result<> run(runtime::Runtime& rt, const BenchKvOptions& options) {
   bool temporary = false;
   const std::string disk = scratch_disk(options, temporary);
   DatabaseOptions db_options;
-  db_options.memory_bytes = options.memory_bytes;
+  db_options.memory_bytes = memory_to_use(options.memory_bytes, 1_GiB);
   db_options.durability = options.durability == "none" ? DurabilityMode::kNone : DurabilityMode::kFlush;
   db_options.create_if_blank = true;
   db_options.force_create = options.force;
   auto db = TRY(Database::open(disk, options.create_bytes, db_options));
   if (temporary) std::remove(disk.c_str());  // stays until it is closed
-  Shared shared{options, *db, TRY(db->tree("bench", true)), KeyChooser(options.records, options.theta)};
+  Shared shared(options, *db, TRY(db->tree("bench", true)));
   TRY(measure(rt, shared));
   return db->close();
 }

@@ -83,7 +83,7 @@ void add_bench(CLI::App& root, BenchKvOptions& o) {
   app->add_option("--disk", o.disk, "File or block device. Default: a new file in $TMPDIR; bare: /dev/vda")->type_name("F");
   add_size(app, "--create", o.create_bytes, "Size of the disk if it is created", "4G");
   app->add_flag("--force", o.force, "Format the disk whatever it holds. Its content is lost");
-  add_size(app, "--memory", o.memory_bytes, "Bound of the engine's memory", "1G");
+  add_size(app, "--memory", o.memory_bytes, "Bound of the engine's memory; bare: what the machine has", "1G");
   app->add_option("--records", o.records, "Keys of 16 bytes, loaded first")->capture_default_str();
   app->add_option("--value-bytes", o.value_bytes, "Bytes of a value")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app->add_option("--threads", o.threads, "Cores that drive")->check(CLI::Range(1, 64))->capture_default_str();

@@ -56,7 +56,7 @@ struct BenchKvOptions {
   std::string disk;                   // empty: a file in the temporary directory; bare: /dev/vda
   std::uint64_t create_bytes = 4ull << 30;
   bool force = false;
-  std::uint64_t memory_bytes = 1ull << 30;
+  std::uint64_t memory_bytes = 0;     // 0: hosted 1 GiB, bare what the machine has
   std::uint64_t records = 1'000'000;
   std::uint32_t value_bytes = 120;
   std::uint32_t threads = 1;
@@ -80,5 +80,7 @@ int run_command_line(int argc, char** argv);
 // "256M", "4G", "65536": bytes; suffixes K M G T are powers of 1024. False if it is no size.
 bool parse_size(const std::string& text, std::uint64_t& bytes);
 std::string format_size(std::uint64_t bytes);
+// What was asked for; else hosted the default, and bare all that is free but a share for stacks and the C library's heap.
+std::uint64_t memory_to_use(std::uint64_t asked_bytes, std::uint64_t hosted_default_bytes);
 
 }  // namespace kelda::tools

@@ -2,6 +2,7 @@
 #include <charconv>
 #include <cstdio>
 
+#include "runtime/machine.h"
 #include "tools/commands.h"
 
 namespace kelda::tools {
@@ -42,6 +43,12 @@ std::string format_size(std::uint64_t bytes) {
   const bool whole = value == static_cast<double>(static_cast<std::uint64_t>(value));
   std::snprintf(text, sizeof text, whole ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
   return text;
+}
+
+std::uint64_t memory_to_use(std::uint64_t asked_bytes, std::uint64_t hosted_default_bytes) {
+  if (asked_bytes != 0) return asked_bytes;
+  const runtime::MachineInfo machine = runtime::machine_info();
+  return machine.bare ? machine.available_bytes - machine.available_bytes / 8 : hosted_default_bytes;
 }
 
 }  // namespace kelda::tools
