@@ -12,6 +12,7 @@
 #include "runtime/machine.h"
 #include "tools/commands.h"
 #include "tools/histogram.h"
+#include "tools/json.h"
 #include "tools/key_generator.h"
 
 namespace kelda::tools {
@@ -127,16 +128,20 @@ void print_result(const Shared& s, double seconds, std::uint64_t busy, const Dat
   const auto device = [&](std::uint64_t DatabaseStats::*field) { return static_cast<double>(after.*field - before.*field); };
   const auto info = runtime::machine_info();
   if (s.options.json) {
-    std::printf("{\"platform\":\"%s\",\"records\":%llu,\"value_bytes\":%u,\"threads\":%u,\"read_percent\":%u,\"theta\":%.3f,"
-                "\"durability\":\"%s\",\"seconds\":%.3f,\"operations\":%llu,\"operations_per_s\":%.1f,\"p50_us\":%.2f,\"p99_us\":%.2f,"
-                "\"p999_us\":%.2f,\"max_us\":%.2f,\"cpu_us_per_op\":%.3f,\"device_reads_per_op\":%.4f,\"device_writes_per_op\":%.4f,"
-                "\"device_flushes_per_op\":%.4f,\"device_read_bytes_per_op\":%.1f,\"device_write_bytes_per_op\":%.1f}\n",
-                info.platform.c_str(), static_cast<unsigned long long>(s.options.records), s.options.value_bytes,
-                s.options.threads, s.options.read_percent, s.options.theta, s.options.durability.c_str(), seconds,
-                static_cast<unsigned long long>(ops), rate, us(0.5), us(0.99), us(0.999), max_us, cpu_us,
-                per_op(device(&DatabaseStats::device_reads)), per_op(device(&DatabaseStats::device_writes)),
-                per_op(device(&DatabaseStats::device_flushes)), per_op(device(&DatabaseStats::device_read_bytes)),
-                per_op(device(&DatabaseStats::device_write_bytes)));
+    JsonWriter json;
+    json.begin_object();
+    json.field("platform", info.platform).field("records", s.options.records).field("value_bytes", s.options.value_bytes);
+    json.field("threads", s.options.threads).field("read_percent", s.options.read_percent).field("theta", s.options.theta);
+    json.field("durability", s.options.durability).field("seconds", seconds).field("operations", ops);
+    json.field("operations_per_s", rate).field("p50_us", us(0.5)).field("p99_us", us(0.99)).field("p999_us", us(0.999));
+    json.field("max_us", max_us).field("cpu_us_per_op", cpu_us);
+    json.field("device_reads_per_op", per_op(device(&DatabaseStats::device_reads)));
+    json.field("device_writes_per_op", per_op(device(&DatabaseStats::device_writes)));
+    json.field("device_flushes_per_op", per_op(device(&DatabaseStats::device_flushes)));
+    json.field("device_read_bytes_per_op", per_op(device(&DatabaseStats::device_read_bytes)));
+    json.field("device_write_bytes_per_op", per_op(device(&DatabaseStats::device_write_bytes)));
+    json.end_object();
+    std::printf("%s\n", json.text().c_str());
     return;
   }
   std::printf("%llu operations in %.2f s on %s: %.0f operations/s (%llu reads, %llu updates)\n",

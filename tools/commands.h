@@ -48,7 +48,7 @@ struct ServeOptions {
 
 struct CheckOptions {
   std::string disk;
-  std::uint64_t memory_bytes = 256ull << 20;
+  std::uint64_t memory_bytes = 0;     // 0: hosted 256 MiB, bare what the machine has
   bool json = false;
 };
 
