@@ -54,7 +54,7 @@ class WaitQueue {
 
 // A fiber that comes while the mutex is free takes it even if others have just been woken for it: with cores asleep, a
 // strict hand-over would cost a wake-up each time. One that was woken in vain goes to the front and gets the mutex
-// handed over by the next unlock(), so that nobody is passed by more than once after its turn has come.
+// handed over by the next unlock(): it can be passed by while its wake-up is on the way, but not for ever.
 class Mutex {
  public:
   void lock();
