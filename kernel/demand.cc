@@ -74,10 +74,8 @@ DemandFault fill(VirtAddr page, Protection protection) {
   if (!slot) return DemandFault::kNoMemory;
   std::uint64_t entry = *slot;
   std::uint64_t frame = entry & kPteFrameMask;
-  if (entry & kPteLimbo) {
-    limbo_taken_back();
-    zero_frame(PhysAddr(frame));  // T2
-  } else if (entry == 0) {
+  KERNEL_CHECK(!(entry & kPteLimbo));  // T2
+  if (entry == 0) {
     auto fresh = take_zeroed_frame();
     if (!fresh) return DemandFault::kNoMemory;
     frame = fresh->value;
@@ -102,6 +100,13 @@ void retire(VirtAddr begin, VirtAddr end) {
   if (limbo_add(begin, end)) return;
   limbo_force();
   KERNEL_CHECK(limbo_add(begin, end));
+}
+
+// T2: makes [begin, end), which is about to be usable, free of limbo.
+void settle(VirtAddr begin, VirtAddr end) {
+  bool in_limbo = false;
+  for_each_entry(begin, end, [&in_limbo](std::uint64_t* entry, VirtAddr) { in_limbo |= (*entry & kPteLimbo) != 0; });
+  if (in_limbo) limbo_force();
 }
 
 void unmap_locked(VirtAddr begin, VirtAddr end) {
@@ -172,6 +177,7 @@ std::int64_t demand_map(VirtAddr hint, std::size_t size_bytes, Protection protec
   if (address < 0) return address;
   auto begin = static_cast<VirtAddr>(address);
   if (fixed) unmap_locked(begin, begin + size_bytes);
+  settle(begin, begin + size_bytes);
   return g_areas.set(begin, begin + size_bytes, protection) ? address : -ENOMEM;
 }
 
@@ -205,6 +211,7 @@ std::int64_t demand_discard(VirtAddr begin, std::size_t size_bytes) {
   AreaGuard guard;
   if (!g_areas.covers(begin, begin + size_bytes)) return -ENOMEM;
   retire(begin, begin + size_bytes);
+  settle(begin, begin + size_bytes);
   return 0;
 }
 
@@ -222,6 +229,7 @@ std::int64_t demand_resize(VirtAddr begin, std::size_t old_bytes, std::size_t ne
   Protection protection = area->protection;
   if (is_absurd(new_bytes, protection)) return -ENOMEM;
   if (is_demand(begin, new_bytes) && g_areas.is_gap(begin + old_bytes, begin + new_bytes)) {
+    settle(begin + old_bytes, begin + new_bytes);
     if (!g_areas.set(begin + old_bytes, begin + new_bytes, protection)) return -ENOMEM;
     return static_cast<std::int64_t>(begin);
   }
@@ -244,6 +252,7 @@ VirtAddr demand_break(VirtAddr wanted) {
   VirtAddr old_end = round_up(g_break, kPageBytes), new_end = round_up(wanted, kPageBytes);
   constexpr Protection kData = Protection::kRead | Protection::kWrite;
   if (new_end > old_end) {
+    settle(old_end, new_end);
     if (is_absurd(new_end - kHeapBase, kData) || !g_areas.set(old_end, new_end, kData)) return g_break;
   } else if (new_end < old_end) {
     if (!g_areas.clear(new_end, old_end)) return g_break;

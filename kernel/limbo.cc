@@ -30,7 +30,7 @@ constinit std::uint64_t g_last_tag = 0;
 
 std::uint64_t next_tag() { return (++g_last_tag % kTags) << kTagShift; }
 
-// Frees the frames that still carry the range's tag; others were taken back, or retired again later.
+// Frees the frames that still carry the range's tag; others are gone, or retired again later.
 bool release(const Range& range) {
   std::uint64_t freed = 0;
   for_each_entry(range.begin, range.end, [&](std::uint64_t* entry, VirtAddr) {
@@ -57,8 +57,6 @@ bool release_passed() {
 }  // namespace
 
 std::uint64_t limbo_page_count() { return g_pages.load(std::memory_order_relaxed); }
-
-void limbo_taken_back() { g_pages.fetch_sub(1, std::memory_order_relaxed); }
 
 bool limbo_add(VirtAddr begin, VirtAddr end) {
   if (g_count == kQueueSize) return false;

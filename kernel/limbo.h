@@ -18,8 +18,6 @@ inline constexpr std::uint64_t kPteHidden = 1u << 10;
 bool limbo_add(VirtAddr begin, VirtAddr end);
 // Frees everything in limbo, by interrupting other CPUs where needed. True if it freed anything.
 bool limbo_force();
-// A fault took one frame back.
-void limbo_taken_back();
 
 // Calls visit(entry, page) for every entry of [begin, end) whose table exists and that is not zero.
 template <class Visit>

@@ -7,8 +7,9 @@
 //
 // Invariants
 //  T1. A frame leaves limbo only after every running CPU has flushed since it was unmapped.
-//  T2. Until then, memory that is mapped again at the same address takes its old frame back (zeroed): a CPU with the old
-//      translation sees the same frame as everybody else.
+//  T2. Until then the address is of no use: before it is mapped again, and before a discard returns, limbo there is
+//      emptied, by interrupt where needed. Else a CPU with the old translation would write, without a fault, to a frame
+//      that nobody else sees.
 //  T3. tlb_seen of a CPU is stored after the flush; `halted` is cleared before the generation is read (both sequentially
 //      consistent), so whoever sees "halted" after raising the generation knows that the CPU will see it on waking.
 #pragma once

@@ -292,5 +292,38 @@ TEST_F(KernelMemory, OtherCpusNeverSeeStaleFrames) {
   munmap(memory, kPages * kPageBytes);
 }
 
+// The heap does this: one CPU gives memory back, another one that has used it before writes to it again.
+TEST_F(KernelMemory, AWriteThroughAnOldTranslationIsNotLost) {
+  if (cpu_count() < 2) GTEST_SKIP() << "needs two CPUs";
+  constexpr std::size_t kPages = 8;
+  constexpr std::uint64_t kRounds = 200;
+  std::atomic<std::byte*> shared{map_pages(kPages)};
+  std::atomic<std::uint64_t> round{0}, written{0};
+  std::thread writer([&] {  // makes no system call and takes no interrupt between its rounds
+    for (std::uint64_t r = 1; r <= kRounds; ++r) {
+      while (round.load(std::memory_order_acquire) != r) __builtin_ia32_pause();
+      auto* words = reinterpret_cast<std::uint64_t*>(shared.load(std::memory_order_relaxed));
+      for (std::size_t i = 0; i < kPages; ++i) words[i * 512] = r;
+      written.store(r, std::memory_order_release);
+    }
+  });
+  std::uint64_t wrong = 0;
+  for (std::uint64_t r = 1; r <= kRounds; ++r) {
+    round.store(r, std::memory_order_release);
+    while (written.load(std::memory_order_acquire) != r) __builtin_ia32_pause();
+    std::byte* memory = shared.load(std::memory_order_relaxed);
+    for (std::size_t i = 0; i < kPages; ++i) wrong += reinterpret_cast<std::uint64_t*>(memory)[i * 512] != r;
+    if (r % 2) {
+      madvise(memory, kPages * kPageBytes, MADV_DONTNEED);
+    } else {
+      munmap(memory, kPages * kPageBytes);
+      shared.store(map_pages(kPages), std::memory_order_relaxed);
+    }
+  }
+  writer.join();
+  EXPECT_EQ(wrong, 0u);
+  munmap(shared.load(), kPages * kPageBytes);
+}
+
 }  // namespace
 }  // namespace kelda::kernel
