@@ -48,11 +48,13 @@ void Channel::PbufQueue::append(pbuf* chain) {
   tail = chain;
 }
 
-Channel::Channel(runtime::Core& stack_core, tcp_pcb* pcb, bool connected)
+Channel::Channel(runtime::Core& stack_core, WindowPool& windows, tcp_pcb* pcb, bool connected)
     : stack_core_(stack_core),
       pcb_(pcb),
       peer_{lwip_ntohl(ip_addr_get_ip4_u32(&pcb->remote_ip)), pcb->remote_port},
+      windows_(windows),
       connected_(connected) {
+  windows_.promise(window_bytes_);
   run = run_message;
   tcp_arg(pcb, this);
   tcp_recv(pcb, on_receive);
@@ -68,6 +70,7 @@ Channel::Channel(runtime::Core& stack_core, tcp_pcb* pcb, bool connected)
 }
 
 Channel::~Channel() {
+  windows_.give_back(window_bytes_);
   for (pbuf* head : {received_.head, reading_.head}) {
     while (head != nullptr) {
       pbuf* following = head->next;
@@ -249,16 +252,30 @@ std::size_t Channel::send_room() const {
   return room;
 }
 
+// `bytes` were read: the window opens by as much, or by more while it grows, or by less while it has to shrink.
 void Channel::open_window(std::size_t bytes) {
-  while (pcb_ != nullptr && bytes > 0) {
+  if (pcb_ == nullptr || bytes == 0) return;
+  read_since_growth_bytes_ += bytes;
+  if (windows_.exhausted() && window_bytes_ > WindowPool::kFirstBytes) {
+    const std::size_t step = std::min(bytes, window_bytes_ - WindowPool::kFirstBytes);
+    windows_.give_back(step);
+    window_bytes_ -= step;
+    bytes -= step;
+  } else if (read_since_growth_bytes_ >= window_bytes_) {
+    read_since_growth_bytes_ = 0;
+    const std::size_t step = windows_.grow(window_bytes_);
+    window_bytes_ += step;
+    bytes += step;
+  }
+  while (bytes > 0) {
     const std::size_t step = std::min<std::size_t>(bytes, 0xffff);
     tcp_recved(pcb_, static_cast<u16_t>(step));
     bytes -= step;
   }
 }
 
-// lwIP answers a close with unread data with a reset, which would overtake what was written (N3): the window is opened
-// fully first, as if everything had been read.
+// lwIP takes a window that is not fully open for unread data and answers a close with a reset, which would overtake what
+// was written (N3).
 void Channel::close_pcb() {
   tcp_pcb* pcb = std::exchange(pcb_, nullptr);
   tcp_arg(pcb, nullptr);
@@ -266,7 +283,7 @@ void Channel::close_pcb() {
   tcp_sent(pcb, nullptr);
   tcp_err(pcb, nullptr);
   tcp_poll(pcb, poll_orphan, kPollTicks);
-  while (pcb->rcv_wnd < TCP_WND_MAX(pcb)) tcp_recved(pcb, 0xffff);
+  pcb->rcv_wnd = TCP_WND_MAX(pcb);
   KELDA_ASSERT(tcp_close(pcb) == ERR_OK);
 }
 
@@ -279,6 +296,8 @@ void Channel::delete_if_done() {
 }
 
 void Channel::on_connected() {
+  // Nothing has been received yet, and the first acknowledgement is still to be sent.
+  pcb_->rcv_wnd = pcb_->rcv_ann_wnd = WindowPool::kFirstBytes;
   std::scoped_lock lock(latch_);
   connected_ = true;
   writer_.wake_all();
@@ -287,26 +306,23 @@ void Channel::on_connected() {
 // ---- lwIP's callbacks
 
 err_t Channel::on_receive(void* self, tcp_pcb*, pbuf* data, err_t) {
-  auto& channel = *static_cast<Channel*>(self);
-  return channel.receive(data) ? ERR_OK : ERR_MEM;
+  static_cast<Channel*>(self)->receive(data);
+  return ERR_OK;
 }
 
-// False refuses the data: lwIP keeps it, drops what follows, and offers it again.
-bool Channel::receive(pbuf* data) {
+void Channel::receive(pbuf* data) {
   std::scoped_lock lock(latch_);
   if (data == nullptr) {
     end_of_stream_ = true;
   } else if (shut_ || released_) {
     open_window(data->tot_len);
     pbuf_free(data);
-    return true;
+    return;
   } else {
-    if (held_bytes_ > kConnectionFloorBytes && memory_is_scarce()) return false;
     held_bytes_ += data->tot_len;
     received_.append(data);
   }
   reader_.wake_one();
-  return true;
 }
 
 err_t Channel::on_sent(void* self, tcp_pcb*, u16_t) {

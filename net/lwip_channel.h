@@ -11,8 +11,8 @@
 // Invariants
 //  C1. pcb_ is touched on the stack's core only. It is null once lwIP has freed it or it has been closed.
 //  C2. A channel is deleted on the stack's core, when its Connection is gone, it is not posted and pcb_ is null.
-//  C3. Received data beyond the floor (lwip_port.h) is refused when memory is scarce, and so is data to send: lwIP then
-//      stops acknowledging, or the writer waits.
+//  C3. When memory is scarce (lwip_port.h), a writer waits at the floor. Received data is bounded by the window, which
+//      comes from the stack's pool; lwIP's is at most ours, window_bytes_, minus what is held.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,7 @@
 #include "net/address.h"
 #include "net/byte_ring.h"
 #include "net/net.h"
+#include "net/window_pool.h"
 #include "runtime/core.h"
 #include "runtime/sync.h"
 
@@ -31,8 +32,9 @@ namespace kelda::net::lwip {
 
 class Channel : public runtime::Message {
  public:
-  // On the stack's core. Takes over the pcb's callbacks. `connected` is false for an active open under way.
-  Channel(runtime::Core& stack_core, tcp_pcb* pcb, bool connected);
+  // On the stack's core. Takes over the pcb's callbacks. `connected` is false for an active open under way;
+  // else the pcb's window is WindowPool::kFirstBytes already.
+  Channel(runtime::Core& stack_core, WindowPool& windows, tcp_pcb* pcb, bool connected);
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
 
@@ -77,7 +79,7 @@ class Channel : public runtime::Message {
   static std::int8_t on_sent(void* self, tcp_pcb* pcb, std::uint16_t bytes);
   static std::int8_t on_poll(void* self, tcp_pcb* pcb);
   static void on_error(void* self, std::int8_t error);
-  bool receive(pbuf* data);
+  void receive(pbuf* data);
 
   struct PbufQueue {  // linked through pbuf::next; tot_len is not kept
     pbuf* head = nullptr;
@@ -88,7 +90,10 @@ class Channel : public runtime::Message {
   runtime::Core& stack_core_;
   tcp_pcb* pcb_;  // C1
   Endpoint peer_;
-  std::uint32_t linger_polls_ = 0;  // stack's core: polls since the Connection went with data left to send
+  WindowPool& windows_;              // stack's core, like the next three
+  std::size_t window_bytes_ = WindowPool::kFirstBytes;
+  std::size_t read_since_growth_bytes_ = 0;
+  std::uint32_t linger_polls_ = 0;   // since the Connection went with data left to send
 
   PbufQueue reading_;              // the reader's own: taken from received_ whole
   std::size_t reading_offset_ = 0;

@@ -41,6 +41,8 @@ const tcp_ext_arg_callbacks kSlotOfConnection = {
 err_t take_slot(u8_t id, tcp_pcb_listen* listening, tcp_pcb* pcb) {
   auto* stack = static_cast<Stack*>(tcp_ext_arg_get(reinterpret_cast<tcp_pcb*>(listening), id));
   if (!stack->enter()) return ERR_MEM;
+  // Before the SYN is answered, so that no more than this is ever promised (window_pool.h).
+  pcb->rcv_wnd = pcb->rcv_ann_wnd = WindowPool::kFirstBytes;
   tcp_ext_arg_set(pcb, id, stack);
   tcp_ext_arg_set_callbacks(pcb, id, &kSlotOfConnection);
   return ERR_OK;
@@ -94,7 +96,7 @@ class LwipListener : public Listener {
     auto* listener = static_cast<LwipListener*>(self);
     if (pcb == nullptr || error != ERR_OK) return ERR_VAL;
     if (listener == nullptr) return ERR_CLSD;  // lwIP then resets the connection
-    auto* channel = new Channel(listener->stack_.core(), pcb, true);
+    auto* channel = new Channel(listener->stack_.core(), listener->stack_.windows(), pcb, true);
     auto seat = listener->dealer_.seat();
     const std::uint32_t core = seat.core();
     listener->dealer_.deal(core, std::make_unique<LwipConnection>(*channel, std::move(seat)));
@@ -121,7 +123,7 @@ Result<Channel*> begin_connect(Stack& stack, Endpoint endpoint) {
     tcp_abort(pcb);
     return Error(Code::kClosed, "no route to " + endpoint.to_string());
   }
-  return new Channel(stack.core(), pcb, false);
+  return new Channel(stack.core(), stack.windows(), pcb, false);
 }
 
 }  // namespace

@@ -18,9 +18,9 @@ void Loopback::attach(const Faults& faults) {
 }
 
 void Loopback::detach() {
+  netif_remove(&device_);  // resets the connections that are left
   for (Packet& packet : queue_) pbuf_free(packet.data);
   queue_.clear();
-  netif_remove(&device_);
 }
 
 err_t Loopback::init(netif* device) {

@@ -8,7 +8,9 @@
 
 #include "common/assert.h"
 #include "common/checksum.h"
+#include "lwip/mem.h"
 #include "lwip/sys.h"
+#include "lwip/timeouts.h"
 #include "net/lwip/hooks.h"
 #include "runtime/core.h"
 
@@ -18,6 +20,11 @@ namespace {
 // Relaxed throughout: a count that steers, nothing is published through it.
 std::atomic<std::uint64_t> used_bytes{0};
 std::atomic<std::uint64_t> limit_bytes{16ull << 20};
+
+// lwIP cannot live without its few timers: they are granted beyond the limit. Only the descriptions of segments are as
+// small, and those are worth nothing without a pbuf, which is not granted.
+constexpr std::size_t kTimerBytes = 32;
+static_assert(LWIP_MEM_ALIGN_SIZE(sizeof(sys_timeo)) <= kTimerBytes);
 
 }  // namespace
 
@@ -33,7 +40,8 @@ extern "C" {
 
 void* kelda_lwip_malloc(std::size_t size_bytes) {
   using namespace net::lwip;
-  if (memory_used_bytes() + size_bytes > limit_bytes.load(std::memory_order_relaxed)) return nullptr;
+  const bool over = memory_used_bytes() + size_bytes > limit_bytes.load(std::memory_order_relaxed);
+  if (over && size_bytes > kTimerBytes) return nullptr;
   void* memory = std::malloc(size_bytes);
   if (memory != nullptr) used_bytes.fetch_add(malloc_usable_size(memory), std::memory_order_relaxed);
   return memory;

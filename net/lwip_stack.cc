@@ -12,6 +12,7 @@
 #include "lwip/prot/ethernet.h"
 #include "lwip/prot/ip4.h"
 #include "lwip/prot/tcp.h"
+#include "lwip/tcp.h"
 #include "lwip/timeouts.h"
 #include "net/lwip_port.h"
 #include "netif/ethernet.h"
@@ -64,7 +65,8 @@ Nic::PartialChecksum prepare_checksum(pbuf& frame) {
 }  // namespace
 
 Stack::Stack(std::unique_ptr<Nic> nic, const StackOptions& options, const Loopback::Faults& faults)
-    : core_(runtime::Core::current()), nic_(std::move(nic)), connection_limit_(options.connection_limit) {
+    : core_(runtime::Core::current()), nic_(std::move(nic)), connection_limit_(options.connection_limit),
+      windows_(options.memory_limit_bytes / 2, TCP_WND) {
   set_memory_limit(options.memory_limit_bytes);
   init_once();
   loopback_.attach(faults);

@@ -12,6 +12,7 @@
 #include "net/lwip_loopback.h"
 #include "net/net.h"
 #include "net/nic.h"
+#include "net/window_pool.h"
 #include "runtime/core.h"
 #include "runtime/sync.h"
 
@@ -36,6 +37,7 @@ class Stack : private runtime::Poller, private Nic::Sink {
   void call(F function);
 
   runtime::Core& core() { return core_; }
+  WindowPool& windows() { return windows_; }
   // Another connection asks to be let in (half-open ones count). Leave when its pcb is freed.
   bool enter();
   void leave() { --pcb_count_; }
@@ -65,6 +67,7 @@ class Stack : private runtime::Poller, private Nic::Sink {
   runtime::Event has_address_;
   const std::uint32_t connection_limit_;
   std::uint32_t pcb_count_ = 0;
+  WindowPool windows_;
 };
 
 template <class F>
