@@ -11,8 +11,10 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 #include <fstream>
 #include <memory>
 
@@ -110,7 +112,20 @@ Result<> DiskFile::create_fd(int flags) {
   return open_fd();
 }
 
+// After a kill -9 Linux lets go of the process's lock only when its rings are torn down, some time after its end: a
+// server that is started again at once would find the disk in use by nobody.
 Result<> DiskFile::take_lock() {
+  constexpr auto kPatience = std::chrono::seconds(2);
+  constexpr auto kPause = std::chrono::milliseconds(5);
+  const auto give_up = std::chrono::steady_clock::now() + kPatience;
+  for (;;) {
+    Result<> taken = try_lock();
+    if (!taken.failed_with(Code::kBusy) || std::chrono::steady_clock::now() > give_up) return taken;
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+Result<> DiskFile::try_lock() {
   const Error busy(Code::kBusy, path_ + " is in use by another process (a running kelda or virtual machine): stop it first");
   struct flock lock = options_.read_only ? lock_of(F_RDLCK, 0, kReaderLockBytes) : lock_of(F_WRLCK, 0, 0);
   if (fcntl(fd_, F_OFD_SETLK, &lock) != 0) {

@@ -28,6 +28,7 @@ class DiskFile {
   Result<> open_fd();
   Result<> create_fd(int flags);
   Result<> take_lock();
+  Result<> try_lock();
   Result<> probe();
   Result<> probe_block_device();
   Result<> probe_file(std::uint64_t size_bytes);

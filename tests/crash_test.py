@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """kill -9 under load: what was acknowledged is there after the restart, and no half of a MULTI is.
 
 usage: crash_test.py hosted|vm|both [ROUNDS] [SEED]

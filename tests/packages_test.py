@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Real input: Debian's package index, one key a package with its stanza as the value, through `redis-cli --pipe`.
 
 usage: packages_test.py hosted|vm [LIMIT]
