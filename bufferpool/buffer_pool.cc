@@ -45,6 +45,7 @@ void BufferPool::set_write_barrier(WriteBarrier& barrier) { impl_->barrier = &ba
 Result<> BufferPool::acquire_slow(PageId page, Acquire what) { return impl_->acquire(page, what); }
 Result<> BufferPool::latch_fresh(PageId page) { return impl_->acquire(page, Acquire::kFresh); }
 void BufferPool::wake_waiters(PageId page) { impl_->wake(page); }
+void BufferPool::wait_for_readers(PageId page) { impl_->waiters.wait(states_[page.value], page, kSharedMask); }
 Result<> BufferPool::write_back_all(std::uint64_t max_pages_per_s) { return impl_->write_back_all(max_pages_per_s); }
 void BufferPool::provide_frames() { impl_->provide_frames(); }
 

@@ -81,7 +81,7 @@ class BufferPool {
   // Blocking latches; read the page if absent. Release through the guards below.
   Result<> latch_shared(PageId page);
   Result<> latch_exclusive(PageId page);
-  // From an optimistic read: fails (false) if the version changed.
+  // From an optimistic read: fails (false) if the version changed. Waits for shared holders to go.
   bool try_upgrade(PageId page, std::uint64_t version);
   // For a page whose old content does not matter (just allocated): takes a frame without reading, zeroed, exclusively
   // latched. The page may be resident.
@@ -114,11 +114,11 @@ class BufferPool {
 
  private:
   enum class Acquire : std::uint8_t { kPresent, kToRead, kToChange, kFresh };
-  static constexpr int kUpgradeSpins = 2000;
 
   BufferPool() = default;
   Result<> acquire_slow(PageId page, Acquire what);
   void wake_waiters(PageId page);
+  void wait_for_readers(PageId page);
   void first_dirty(PageId page);
 
   std::byte* base_ = nullptr;

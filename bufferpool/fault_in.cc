@@ -136,17 +136,15 @@ Result<> BufferPool::Impl::wait_for_frames(std::uint64_t wanted) {
     ++supply.evictors;
     supply.latch.unlock();
     const Result<std::size_t> freed = evict_some(true);  // an error is in supply.failure, for everybody
-    if (freed && *freed == 0) {
-      if (++round == kGiveUpRounds) {
-        (void)fail(Error(Code::kOutOfMemory, "no page can be evicted: all frames of the pool are latched"));
-      }
-      pause_without_progress(round);
-    } else {
-      round = 0;
-    }
+    round = freed && *freed == 0 ? round + 1 : 0;
+    if (round > 0) pause_without_progress(round);
     supply.latch.lock();
     --supply.evictors;
     supply.waiters.wake_all();
+    if (round == kGiveUpRounds) {
+      supply.latch.unlock();
+      return Error(Code::kOutOfMemory, "no page can be evicted: all frames of the pool are latched");
+    }
   }
   supply.latch.unlock();
   return {};

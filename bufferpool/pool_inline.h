@@ -42,10 +42,9 @@ inline Result<> BufferPool::latch_exclusive(PageId page) {
 inline bool BufferPool::try_upgrade(PageId page, std::uint64_t version) {
   StateWord& state = states_[page.value];
   std::uint64_t word = state.load(std::memory_order_relaxed);
-  // Shared holders are copying the page out: they are gone in a moment.
-  for (int spins = 0; (word & kValidateMask) == version && spins < kUpgradeSpins; ++spins) {
-    if ((word & kSharedMask) != 0) {
-      __builtin_ia32_pause();
+  while ((word & kValidateMask) == version) {
+    if ((word & kSharedMask) != 0) [[unlikely]] {
+      wait_for_readers(page);
       word = state.load(std::memory_order_relaxed);
     } else if (state.compare_exchange_weak(word, word | kExclusive, std::memory_order_acquire, std::memory_order_relaxed)) {
       fence_before_change();
