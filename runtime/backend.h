@@ -38,8 +38,8 @@ class Platform {
   virtual std::uint32_t cpu_count() = 0;
   // How many threads there can be at once: bare no more than CPUs.
   virtual std::uint32_t max_threads() = 0;
-  // Binds the calling thread to the i-th of the CPUs that the process may use; nothing where there are fewer CPUs than
-  // cores. unpin_thread() takes that back.
+  // Binds the calling thread to the i-th of the CPUs that the process may use, if the cores take all of them; else does
+  // nothing. unpin_thread() takes that back.
   virtual void pin_thread(std::uint32_t i, std::uint32_t core_count) = 0;
   virtual void unpin_thread() = 0;
 };

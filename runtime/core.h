@@ -118,7 +118,7 @@ class Core {
 
   struct Stats {
     std::uint64_t turns, switches, sleeps, wakeups_sent, fibers_alive;
-    TimeNs busy_ns;  // time outside sleep
+    TimeNs busy_ns;  // time outside sleep; a system call that starts I/O and then sleeps counts as sleep
   };
   Stats stats() const;  // from any thread; approximate
 
@@ -150,7 +150,7 @@ std::uint64_t random_u64();
 // The set of cores that serve: core 0 is the thread that calls run().
 struct RuntimeOptions {
   std::uint32_t core_count = 1;  // bare at most the machine's CPUs
-  bool pin_threads = true;  // ignored where there are fewer CPUs than cores
+  bool pin_threads = true;       // where there are as many cores as CPUs
 };
 
 class Runtime {
