@@ -7,14 +7,17 @@ namespace {
 
 constexpr runtime::TimeNs kLazyWriteNs = 500'000'000;
 
-// Under Durability::kNone nobody waits for commits: this bounds what a crash loses.
+// Under Durability::kNone nobody waits for commits: the interval bounds what a crash loses. Woken when a buffer fills.
 void write_lazily(Log::Impl& log) {
-  while (!log.stopping.load(std::memory_order_relaxed) && log.flush.health()) {
+  log.writer_running.store(true, std::memory_order_release);
+  while (!log.stopping.load(std::memory_order_relaxed) && !log.flush.failed()) {
     log.write_wanted.wait_until(runtime::now_ns() + kLazyWriteNs);
     log.write_wanted.reset();
     // A failure is kept by the flush and told to everybody; it also ends this loop.
-    if (log.flush.hardened().value + 1 < log.log_now() && !log.flush.wait_all()) return;
+    if (log.flush.hardened().value + 1 < log.log_now() && !log.flush.wait_all()) break;
   }
+  log.writer_running.store(false, std::memory_order_release);
+  for (auto& buffer : log.buffers) buffer->wake_all();
 }
 
 }  // namespace

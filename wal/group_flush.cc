@@ -53,7 +53,7 @@ void GroupFlush::resume(const Resume& at, Lsn hardened_lsn) {
 }
 
 Result<> GroupFlush::health() const {
-  if (!failed_.load(std::memory_order_acquire)) return {};
+  if (!failed()) return {};
   std::scoped_lock guard(latch_);
   return *failure_;
 }
@@ -192,11 +192,7 @@ void GroupFlush::publish(Lsn cut, Result<> outcome) {
   }
   // The next leader first: the device is free.
   if (next_leader != nullptr) next_leader->give(Waiter::Answer::kLead);
-  while (answered != nullptr) {
-    Waiter* const following = answered->next;
-    answered->give(Waiter::Answer::kLook);
-    answered = following;
-  }
+  answer(answered);
 }
 
 // Unlinks the waiters that have their answer, and one of the others to lead: one of this core if there is one, because
@@ -239,10 +235,18 @@ void GroupFlush::fail(Error error) {
     Waiter* nobody = nullptr;
     answered = take_answered(nobody);
   }
+  answer(answered);
+}
+
+void GroupFlush::answer(Waiter* answered) {
   while (answered != nullptr) {
     Waiter* const following = answered->next;
     answered->give(Waiter::Answer::kLook);
     answered = following;
+  }
+  // Nothing will be captured any more: who waits for room must not wait for that.
+  if (failed()) {
+    for (auto& buffer : buffers_) buffer->wake_all();
   }
 }
 

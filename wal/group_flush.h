@@ -45,6 +45,7 @@ class GroupFlush {
   // Keeps the first failure and wakes everybody with it.
   void fail(Error error);
   Result<> health() const;
+  bool failed() const { return failed_.load(std::memory_order_acquire); }
 
   Lsn hardened() const { return Lsn{hardened_.load(std::memory_order_acquire)}; }
   // Hardened, where the device confirms it with a flush.
@@ -78,6 +79,7 @@ class GroupFlush {
   Result<> put_on_device(std::uint64_t position, std::uint64_t bytes);
   void publish(Lsn cut, Result<> outcome);
   Waiter* take_answered(Waiter*& next_leader);
+  void answer(Waiter* answered);
 
   blockdev::BlockDevice& device_;
   const disk::Layout layout_;

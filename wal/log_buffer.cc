@@ -31,9 +31,14 @@ bool LogBuffer::try_reserve(std::uint64_t bytes, bool& filled) {
   return true;
 }
 
-void LogBuffer::wait_for_room(std::uint64_t bytes) {
+void LogBuffer::wait_for_room(std::uint64_t bytes, FunctionRef<bool()> give_up) {
   std::scoped_lock guard(latch_);
-  if (!fits(bytes) && filled_.load(std::memory_order_relaxed) == 0) room_.wait(latch_);
+  if (!fits(bytes) && !give_up()) room_.wait(latch_);
+}
+
+void LogBuffer::wake_all() {
+  std::scoped_lock guard(latch_);
+  room_.wake_all();
 }
 
 void LogBuffer::give_back(std::uint64_t bytes) {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "common/function_ref.h"
 #include "common/result.h"
 #include "runtime/sync.h"
 #include "wal/record.h"
@@ -37,8 +38,10 @@ class LogBuffer {
 
   // Promises room. False if there is none now; then `filled` tells whether a flush would make some.
   bool try_reserve(std::uint64_t bytes, bool& filled);
-  // Parks until something was captured or given back since the caller's try failed; may return early.
-  void wait_for_room(std::uint64_t bytes);
+  // Parks until something was captured or given back, unless there is room or `give_up` (asked under the latch); may
+  // return early. wake_all() after give_up's answer changed.
+  void wait_for_room(std::uint64_t bytes, FunctionRef<bool()> give_up);
+  void wake_all();
   void give_back(std::uint64_t bytes);
 
   // Copies the record in and returns its LSN, taken from `next`.
@@ -47,7 +50,6 @@ class LogBuffer {
 
   // Half full: worth a flush that nobody waits for.
   bool filling() const { return filled_.load(std::memory_order_relaxed) > half_bytes_ / 2; }
-  bool empty() const { return filled_.load(std::memory_order_relaxed) == 0; }
 
   // The checkpoint's view: with the latches of all buffers held, LSNs and counts stand still.
   void lock() { latch_.lock(); }

@@ -20,6 +20,7 @@ struct Log::Impl {
   Result<Reservation> reserve(std::uint64_t bytes, std::uint32_t record_count, Purpose purpose);
   Result<> promise_undo(const TxnLog& txn, std::uint64_t bytes);
   Result<> wait_for_ring(std::uint64_t bytes, Purpose purpose);
+  Result<> wait_for_buffer(LogBuffer& buffer, std::uint64_t bytes, bool filled);
   void release(Reservation& reservation);
 
   // Appends; keeps the transaction's undo entries and LSNs in step.
@@ -52,6 +53,7 @@ struct Log::Impl {
   Purpose checkpoint_purpose = Purpose::kCheckpoint;
   std::atomic<bool> closed{false};    // after the clean shutdown's checkpoint
   std::atomic<bool> stopping{false};
+  std::atomic<bool> writer_running{false};  // somebody writes what nobody waits for
 };
 
 }  // namespace kelda::wal

@@ -71,13 +71,7 @@ Result<Log::Reservation> Log::Impl::reserve(std::uint64_t bytes, std::uint32_t r
   while (!space.promise(ring_bytes, purpose)) TRY(wait_for_ring(ring_bytes, purpose));
   bool filled = false;
   while (!buffer.try_reserve(buffer_bytes, filled)) {
-    Result<> waited;
-    if (filled) {
-      waited = flush.wait_all();
-    } else {
-      buffer.wait_for_room(buffer_bytes);
-    }
-    if (!waited) {
+    if (auto waited = wait_for_buffer(buffer, buffer_bytes, filled); !waited) {
       space.take_back(ring_bytes);
       return std::move(waited).error();
     }
@@ -98,6 +92,16 @@ Result<> Log::Impl::wait_for_ring(std::uint64_t bytes, Purpose purpose) {
   // Promises are in the way: those of records become batches, those of reservations end by themselves.
   TRY(flush.wait_all());
   runtime::Core::current().yield();
+  return {};
+}
+
+// With a writer in the background a full buffer waits only for its capture: the caller goes on while the batch is on its
+// way to the device.
+Result<> Log::Impl::wait_for_buffer(LogBuffer& buffer, std::uint64_t bytes, bool filled) {
+  TRY(flush.health());
+  if (filled && !writer_running.load(std::memory_order_acquire)) return flush.wait_all();
+  if (filled) write_wanted.set();
+  buffer.wait_for_room(bytes, [&] { return flush.failed() || (filled && !writer_running.load(std::memory_order_acquire)); });
   return {};
 }
 
