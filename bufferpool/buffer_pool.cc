@@ -39,7 +39,10 @@ Result<std::unique_ptr<BufferPool>> BufferPool::create(const PoolOptions& option
   return pool;
 }
 
-BufferPool::~BufferPool() = default;
+// A pool may go at any time, a failed recovery included: the read-ahead that it started has its pages in use.
+BufferPool::~BufferPool() {
+  if (impl_) impl_->prefetches.wait();
+}
 
 void BufferPool::set_write_barrier(WriteBarrier& barrier) { impl_->barrier = &barrier; }
 Result<> BufferPool::acquire_slow(PageId page, Acquire what) { return impl_->acquire(page, what); }

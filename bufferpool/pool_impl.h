@@ -102,6 +102,7 @@ struct BufferPool::Impl {
 
   std::atomic<bool> providing{false}, stopping{false};
   runtime::Event provider_event;
+  runtime::Completion prefetches;  // whose fibers have not ended
 
   // Invariant 5 adds up only on a quiet pool: a frame changes from one to the next in two steps.
   struct alignas(64) Counters {

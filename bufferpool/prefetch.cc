@@ -1,4 +1,5 @@
 // Read-ahead: frames that are free anyway, one batch of reads in a fiber of its own.
+#include <utility>
 #include <vector>
 
 #include "bufferpool/pool_impl.h"
@@ -20,9 +21,12 @@ struct Fetched {
 // destroyed, and the pages are given back as they were.
 struct BufferPool::Prefetch {
   explicit Prefetch(Impl& pool_impl) : pool(pool_impl) {}
-  Prefetch(Prefetch&& o) noexcept : pool(o.pool), fetched(std::move(o.fetched)) { o.fetched.clear(); }
+  Prefetch(Prefetch&& o) noexcept : pool(o.pool), fetched(std::move(o.fetched)), in_fiber(std::exchange(o.in_fiber, false)) {
+    o.fetched.clear();
+  }
   ~Prefetch() {
     for (const Fetched& one : fetched) give_back(one);
+    if (in_fiber) pool.prefetches.done();
   }
 
   bool claim(PageId page) {
@@ -77,6 +81,7 @@ struct BufferPool::Prefetch {
 
   Impl& pool;
   std::vector<Fetched> fetched;
+  bool in_fiber = false;  // counted in pool.prefetches
 };
 
 void BufferPool::prefetch(std::span<const PageId> pages) {
@@ -89,6 +94,8 @@ void BufferPool::prefetch(std::span<const PageId> pages) {
     prefetch.claim(page);
   }
   if (prefetch.fetched.empty()) return;
+  impl_->prefetches.add();
+  prefetch.in_fiber = true;
   (void)core.spawn([job = std::move(prefetch)]() mutable { job.run(); }, {.name = "prefetch"});
 }
 
