@@ -68,7 +68,6 @@ void Client::end_multi() {
 
 void Client::execute(Arguments args) {
   if (reply_mode == ReplyMode::kSkipNext) reply_mode = ReplyMode::kSkipThis;
-  keys.set_now_ms(wall_clock_ms());
   const std::size_t before = out.size();
   Reply reply(out, resp3, before + server.options.output_limit_bytes);
   dispatch(args, reply);

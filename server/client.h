@@ -45,6 +45,8 @@ class Client {
  public:
   Client(ServerState& state, std::shared_ptr<ClientInfo> client_info);
 
+  // Reads the clock by which keys expire. Requests that have arrived together share one reading.
+  void read_clock() { keys.set_now_ms(wall_clock_ms()); }
   // Carries out one request and writes its reply, if it has one.
   void execute(Arguments args);
   // Answers a request that the parser refused (too large).

@@ -45,6 +45,7 @@ void ConnectionLoop::run() {
 
 void ConnectionLoop::execute_all() {
   int executed = 0;
+  client_.read_clock();
   while (!client_.closing && !broken_) {
     const auto outcome = parser_.next(input_, client_.parser_limits());
     if (outcome == RequestParser::Outcome::kNeedMore) return;
@@ -59,7 +60,10 @@ void ConnectionLoop::execute_all() {
       client_.execute(parser_.arguments());
     }
     if (client_.out.size() >= kSendThresholdBytes && !send()) return;
-    if (++executed % kCommandsPerTurn == 0) runtime::Core::current().yield();
+    if (++executed % kCommandsPerTurn == 0) {
+      runtime::Core::current().yield();
+      client_.read_clock();
+    }
     if (client_.info->killed.load(std::memory_order_relaxed)) client_.closing = true;
   }
 }

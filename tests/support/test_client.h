@@ -23,6 +23,7 @@ class TestClient {
   }
   std::string call(const std::vector<std::string>& words) {
     const std::vector<std::string_view> args(words.begin(), words.end());
+    client_.read_clock();
     client_.execute(args);
     (void)client_.make_durable();
     return std::exchange(client_.out, {});
