@@ -60,14 +60,17 @@ void append_from(std::byte* page, NodeView source, unsigned begin, unsigned end)
 void note_insert(NodeHeader& h, unsigned slot) {
   std::uint16_t last;
   std::memcpy(&last, h.page.owner + kOwnerLastInsert, sizeof last);
-  std::uint8_t& run = h.page.owner[kOwnerAppendRun];
-  if (slot == last + 1u || (slot == 0 && h.count == 0)) run = static_cast<std::uint8_t>(std::min(run + 1, 255));
+  std::uint8_t& run = h.page.owner[kOwnerInsertRun];
+  const std::uint8_t length = std::min<std::uint8_t>(run & ~kDescendingRun, 126);
+  if (h.count == 0) run = (run & kDescendingRun) | (length + 1);  // goes on in an empty node, whichever way
+  else if (slot == last + 1u) run = run < kDescendingRun ? length + 1 : 1;
+  else if (slot == last) run = kDescendingRun | (run >= kDescendingRun ? length + 1 : 1);
   else run = 0;
   const auto now = static_cast<std::uint16_t>(slot);
   std::memcpy(h.page.owner + kOwnerLastInsert, &now, sizeof now);
 }
 
-void reset_run(NodeHeader& h) { h.page.owner[kOwnerAppendRun] = 0; }
+void reset_run(NodeHeader& h) { h.page.owner[kOwnerInsertRun] = 0; }
 
 }  // namespace
 
@@ -165,7 +168,7 @@ void truncate_node(std::byte* page, unsigned keep, Bytes upper) {
   // A run of ordered inserts that ended here may go on here.
   std::uint16_t last;
   std::memcpy(&last, source.header().page.owner + kOwnerLastInsert, sizeof last);
-  if (last < keep) std::memcpy(h.page.owner + kOwnerAppendRun, source.header().page.owner + kOwnerAppendRun, 3);
+  if (last < keep || keep == 0) std::memcpy(h.page.owner + kOwnerInsertRun, source.header().page.owner + kOwnerInsertRun, 3);
 }
 
 void compact_node(std::byte* page) {
@@ -194,7 +197,7 @@ void build_right(std::byte* out, NodeView source, unsigned begin, Bytes lower, P
   append_from(out, source, begin, source.count());
   // A run of ordered inserts goes on in the right half.
   NodeHeader& h = node_header(out);
-  h.page.owner[kOwnerAppendRun] = source.header().page.owner[kOwnerAppendRun];
+  h.page.owner[kOwnerInsertRun] = source.header().page.owner[kOwnerInsertRun];
   const std::uint16_t last = static_cast<std::uint16_t>(h.count - 1);
   std::memcpy(h.page.owner + kOwnerLastInsert, &last, sizeof last);
   make_hints(out);

@@ -25,7 +25,7 @@ namespace kelda::btree {
 
 inline constexpr std::size_t kHintCount = 16;
 
-//  0..31 disk::PageHeader, its owner bytes: 25 level (0 = leaf), 26 flags, 27 append run, 28 last insert slot (u16)
+//  0..31 disk::PageHeader, its owner bytes: 25 level (0 = leaf), 26 flags, 27 insert run, 28 last insert slot (u16)
 // 32 tree         the tree's id
 // 40 first_child  inner: child for keys below the first separator; leaf: 0
 // 48 count        slots
@@ -52,7 +52,9 @@ static_assert(sizeof(NodeHeader) == 128);
 static_assert(offsetof(NodeHeader, tree) == 32 && offsetof(NodeHeader, count) == 48);
 static_assert(offsetof(NodeHeader, prefix_bytes) == 62 && offsetof(NodeHeader, hints) == 64);
 
-inline constexpr std::size_t kOwnerLevel = 0, kOwnerFlags = 1, kOwnerAppendRun = 2, kOwnerLastInsert = 3;
+inline constexpr std::size_t kOwnerLevel = 0, kOwnerFlags = 1, kOwnerInsertRun = 2, kOwnerLastInsert = 3;
+// The insert run: so many inserts in a row were each just after the one before (bits 0..6), or, with this bit, just before.
+inline constexpr std::uint8_t kDescendingRun = 0x80;
 
 // Node flags.
 inline constexpr std::uint8_t kTreeIsDropped = 1;  // root only: the right edge is being freed; upper fences may be short

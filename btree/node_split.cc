@@ -8,10 +8,15 @@ namespace {
 
 constexpr unsigned kOrderedRun = 6;  // so many inserts in a row, each after the last: keys arrive in order
 
-bool keys_arrive_in_order(NodeView node, unsigned slot) {
+enum class Arrival : std::uint8_t { kRandom, kAscending, kDescending };
+
+Arrival arrival_of(NodeView node, unsigned slot) {
   std::uint16_t last;
   std::memcpy(&last, node.header().page.owner + kOwnerLastInsert, sizeof last);
-  return node.header().page.owner[kOwnerAppendRun] >= kOrderedRun && slot == last + 1u;
+  const std::uint8_t run = node.header().page.owner[kOwnerInsertRun];
+  if ((run & ~kDescendingRun) < kOrderedRun) return Arrival::kRandom;
+  if (run < kDescendingRun) return slot == last + 1u ? Arrival::kAscending : Arrival::kRandom;
+  return slot == last ? Arrival::kDescending : Arrival::kRandom;
 }
 
 std::size_t slot_footprint(NodeView node, unsigned slot) { return kSlotBytes + node.cell_bytes(node.slot(slot)); }
@@ -68,12 +73,15 @@ unsigned middle_of(const Items& items) {
 SplitPoint choose_leaf_split(NodeView leaf, Position at, Bytes key, std::size_t footprint_bytes) {
   const Items items(leaf, at, key, footprint_bytes);
   KELDA_ASSERT(items.count() >= 2);
-  if (!at.exact && keys_arrive_in_order(leaf, at.slot)) {
+  const Arrival arrival = at.exact ? Arrival::kRandom : arrival_of(leaf, at.slot);
+  if (arrival != Arrival::kRandom) {
     // The new key starts the right half if it is the last of all, else it ends the left one; a key or two go with it
-    // where the separator would not fit as a fence otherwise.
+    // where the separator would not fit as a fence of the other half.
     unsigned boundary = at.slot == leaf.count() ? at.slot : at.slot + 1;
-    while (boundary > 1 && !items.halves_fit(boundary)) --boundary;
-    if (items.halves_fit(boundary)) return items.at(boundary);
+    for (int tries = 0; tries < 4 && boundary > 0 && boundary < items.count(); ++tries) {
+      if (items.halves_fit(boundary)) return items.at(boundary);
+      boundary += arrival == Arrival::kAscending ? -1 : 1;
+    }
   }
   // Near the middle, the boundary with the shortest separator; wider until one fits.
   const unsigned middle = middle_of(items);
@@ -94,7 +102,9 @@ SplitPoint choose_inner_split(NodeView inner, unsigned slot) {
   const unsigned count = inner.count();
   KELDA_ASSERT(count >= 1);
   unsigned middle = count / 2;
-  if (keys_arrive_in_order(inner, slot) && slot == count) middle = count - 1 - count / 16;
+  const Arrival arrival = arrival_of(inner, slot);
+  if (arrival == Arrival::kAscending && slot == count) middle = count - 1 - count / 16;
+  if (arrival == Arrival::kDescending && slot == 0) middle = count / 16;
   const unsigned window = count / 16;
   unsigned best = middle;
   for (unsigned i = middle - std::min(window, middle); i <= std::min(middle + window, count - 1); ++i) {

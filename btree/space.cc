@@ -14,8 +14,10 @@ namespace {
 constexpr std::uint64_t kGroupPages = disk::kPagesPerSpaceMap;
 constexpr std::uint64_t kLoadAhead = 64;
 
-// Re-inserting what was removed may fill new pages badly: count three bytes of page for one of record.
-constexpr std::int64_t kPromiseFactor = 3;
+// Re-inserting what was removed may leave new pages half empty.
+constexpr std::uint64_t promised_pages(std::int64_t bytes) {
+  return bytes <= 0 ? 0 : static_cast<std::uint64_t>(bytes) * 5 / 2 / kPageBytes;
+}
 
 }  // namespace
 
@@ -61,7 +63,7 @@ struct Space::Impl {
   mutable runtime::SpinLatch latch;  // guards what follows
   std::vector<std::unique_ptr<SpaceGroup>> groups;
   std::uint64_t formatted = 0;  // groups [0, formatted) exist on disk and in memory
-  std::uint64_t free_pages;
+  std::atomic<std::uint64_t> free_pages;  // read without the latch by check_promise()
   std::uint64_t run_group = 0;  // where the last run was found
   PageId hints[runtime::Core::kMaxCores] = {};  // where each core took its last page
 };
@@ -144,8 +146,7 @@ Error Space::Impl::full() const {
 
 bool Space::Impl::may_take(std::uint64_t count, Use use) const {
   if (use == Use::kReserve) return free_pages >= count;
-  const std::int64_t promised = std::max<std::int64_t>(0, promised_bytes.load(std::memory_order_relaxed));
-  return free_pages >= count + reserve_pages + static_cast<std::uint64_t>(promised * kPromiseFactor) / kPageBytes;
+  return free_pages >= count + reserve_pages + promised_pages(promised_bytes.load(std::memory_order_relaxed));
 }
 
 std::optional<PageId> Space::Impl::take_one(PageId near) {
@@ -196,6 +197,7 @@ Result<PageId> Space::allocate(Use use, PageId near) {
 
 Result<std::vector<PageId>> Space::allocate_run(std::uint32_t count, Use use) {
   KELDA_ASSERT(count > 0 && count < kGroupPages);
+  if (count == 1) return std::vector{TRY(allocate(use))};
   TRY(impl_->ensure_loaded());
   std::vector<PageId> pages;
   pages.reserve(count);
@@ -257,6 +259,13 @@ void Space::freed(std::span<const PageId> pages) {
 }
 
 void Space::promise(std::int64_t bytes) { impl_->promised_bytes.fetch_add(bytes, std::memory_order_relaxed); }
+
+Result<> Space::check_promise(std::size_t bytes) const {
+  const std::int64_t promised = impl_->promised_bytes.load(std::memory_order_relaxed);
+  if (promised <= 0) return {};
+  if (promised_pages(promised + static_cast<std::int64_t>(bytes)) <= impl_->free_pages.load(std::memory_order_relaxed)) return {};
+  return Error(Code::kNoSpace, "the disk is full: remove less in one transaction");
+}
 
 bool Space::in_use(PageId page) const {
   std::scoped_lock hold(impl_->latch);

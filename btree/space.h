@@ -48,6 +48,9 @@ class Space {
   void freed(std::span<const PageId> pages);
   // Space that an open transaction may need back if it is rolled back; negative when it ends.
   void promise(std::int64_t bytes);
+  // Before removing up to `bytes`: kNoSpace when what is free could not take back all that open transactions removed.
+  // Never for the first of them, so that removing in small transactions always goes on.
+  Result<> check_promise(std::size_t bytes) const;
 
   // In use or claimed. For a quiet database.
   bool in_use(PageId page) const;

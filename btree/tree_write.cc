@@ -42,6 +42,7 @@ Result<PutOutcome> BTree::put(TreeTxn& txn, Bytes key, Bytes value, PutMode mode
     return Error(Code::kTooLarge, "a value has at most " + std::to_string(kMaxValueBytes) + " bytes, this one has " +
                                       std::to_string(value.size()));
   }
+  TRY(env_.space.check_promise(kMaxCellBytes));
   LeafChange change{.key = key, .word = static_cast<std::uint16_t>(value.size()), .value = value, .mode = mode};
   std::array<std::byte, OverflowRef::kBytes> reference;
   std::optional<OverflowRef> overflow;
@@ -67,6 +68,7 @@ Result<PutOutcome> BTree::put(TreeTxn& txn, Bytes key, Bytes value, PutMode mode
 
 Result<bool> BTree::remove(TreeTxn& txn, Bytes key) {
   TRY(check_key(key));
+  TRY(env_.space.check_promise(kMaxCellBytes));
   const TreeRef tree{env_, id_, root_};
   const LeafOutcome outcome = TRY(change_leaf(tree, txn.log, {.key = key, .remove = true}, kForward));
   if (!outcome.changed) return false;

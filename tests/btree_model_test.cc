@@ -162,7 +162,7 @@ TEST(BtreeModel, EmptiedTreeIsItsRoot) {
   }
 }
 
-TEST(BtreeModel, OrderedInsertsFillTheirLeaves) {
+void insert_in_order(bool ascending) {
   auto disk = new_disk();
   auto db = Db::open(*disk);
   ASSERT_OK(db);
@@ -171,7 +171,7 @@ TEST(BtreeModel, OrderedInsertsFillTheirLeaves) {
   for (int i = 0; i < 20'000; i += 500) {
     Txn txn(**db);
     for (int k = i; k < i + 500; ++k) {
-      std::snprintf(key, sizeof key, "%016d", k);
+      std::snprintf(key, sizeof key, "%016d", ascending ? k : 20'000 - k);
       ASSERT_OK(tree.put(txn.txn, as_bytes(key), as_bytes(std::string(120, 'v'))));
     }
     ASSERT_OK(txn.commit());
@@ -180,6 +180,9 @@ TEST(BtreeModel, OrderedInsertsFillTheirLeaves) {
   ASSERT_OK(report);
   EXPECT_GE(report->keys / report->leaves, 25u);  // of 27 that fit
 }
+
+TEST(BtreeModel, AscendingInsertsFillTheirLeaves) { insert_in_order(true); }
+TEST(BtreeModel, DescendingInsertsFillTheirLeaves) { insert_in_order(false); }
 
 TEST(BtreeModel, TreesAreMadeAndDropped) {
   auto disk = new_disk();
