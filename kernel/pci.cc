@@ -124,13 +124,20 @@ std::optional<std::uint8_t> PciFunction::find_capability(std::uint8_t id, std::u
   return std::nullopt;
 }
 
+bool PciFunction::decodes_memory() const { return (pci_read16(where, pci::kCommand) & pci::kCommandMemory) != 0; }
+
 void PciFunction::enable() const {
   std::uint16_t command = pci_read16(where, pci::kCommand);
   pci_write16(where, pci::kCommand, command | pci::kCommandMemory | pci::kCommandBusMaster | pci::kCommandNoIntx);
 }
 
 Result<volatile std::byte*> PciFunction::map_bar(unsigned bar, std::uint64_t offset, std::uint64_t size_bytes) const {
-  if (bar >= 6 || bars[bar].address.value == 0 || offset + size_bytes > bars[bar].size_bytes || offset + size_bytes < offset) {
+  if (bar >= 6 || bars[bar].address.value == 0) {
+    return Error(Code::kCorrupt, fmt::format("pci {}: base address register {} leads nowhere", where.to_string(), bar));
+  }
+  // The length is known only where it had to be probed.
+  std::uint64_t length = bars[bar].size_bytes;
+  if (offset + size_bytes < offset || (length != 0 && offset + size_bytes > length)) {
     return Error(Code::kCorrupt, fmt::format("pci {}: registers {:#x}+{:#x} lie outside BAR {}", where.to_string(), offset, size_bytes, bar));
   }
   volatile void* mapped = TRY(map_mmio(PhysAddr(bars[bar].address.value + offset), size_bytes));
@@ -140,8 +147,7 @@ Result<volatile std::byte*> PciFunction::map_bar(unsigned bar, std::uint64_t off
 std::vector<PciFunction> pci_scan() {
   std::vector<PciFunction> found;
   scan_bus(0, 0, found);
-  for (PciFunction& function : found) pci_probe_bars(function);
-  pci_assign_bars(found);
+  for (PciFunction& function : found) pci_read_bars(function);
   return found;
 }
 

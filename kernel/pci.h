@@ -2,8 +2,8 @@
 //
 // Contract: pci_scan() once, on one CPU, at start. Afterwards a PciFunction may be used by its one driver.
 // Configuration space is reached through ECAM where ACPI tells of it, else through ports 0xcf8/0xcfc; a machine that
-// answers to neither has no PCI devices. Base addresses that the firmware left open are assigned from the hole below
-// 4 GiB (see pci_bars.cc).
+// answers to neither has no PCI devices. Normally the firmware has assigned base addresses; where it has not,
+// pci_assign_bars() does.
 #pragma once
 
 #include <cstdint>
@@ -37,9 +37,10 @@ inline constexpr std::uint16_t kStatusHasCapabilities = 1 << 4;
 inline constexpr std::uint8_t kCapMsix = 0x11, kCapVendor = 0x09;
 }  // namespace pci
 
+// A base address register that leads to memory.
 struct PciBar {
-  PhysAddr address;               // 0 when unassigned
-  std::uint64_t size_bytes = 0;   // 0: not there, or I/O ports
+  PhysAddr address;               // 0: unassigned, not there, or I/O ports
+  std::uint64_t size_bytes = 0;   // 0: not probed, or not there
   bool is_64_bit = false;
 };
 
@@ -48,6 +49,8 @@ struct PciFunction {
   std::uint16_t vendor = 0, device = 0;
   PciBar bars[6];
 
+  // Does it answer in memory? Firmware switches that on once it has assigned addresses.
+  bool decodes_memory() const;
   // Offset of the next capability with this id behind `after` (0: from the start); nothing when there is none.
   std::optional<std::uint8_t> find_capability(std::uint8_t id, std::uint8_t after = 0) const;
   // Answers in memory and may act as a bus master from now on; wired interrupts off.
@@ -59,9 +62,10 @@ struct PciFunction {
 // All functions of all buses that bridges lead to.
 std::vector<PciFunction> pci_scan();
 
-// Sizes the BARs of a function and gives addresses to those without (pci_bars.cc). Memory decoding is off meanwhile.
-void pci_probe_bars(PciFunction& function);
-// After all were probed: places what has no address.
+// Reads the base addresses as they are.
+void pci_read_bars(PciFunction& function);
+// Probes how large the registers of all functions are and gives addresses to those that have none (pci_bars.cc). Costs
+// a change of the memory map for each function: for machines that need it.
 void pci_assign_bars(std::vector<PciFunction>& functions);
 
 }  // namespace kelda::kernel

@@ -1,9 +1,9 @@
-// Base address registers: how large, where, and a place for those that the firmware left open.
+// Base address registers: where they lead, and a place for those that lead nowhere yet.
 //
-// Firmware normally assigns them. Hypervisors that start the guest without any (microvm with PCIe) leave that to us.
-// Which hole below 4 GiB leads to PCI is written in AML, which we do not interpret; but [3 GiB, 3.5 GiB) does so on every
-// hypervisor that speaks PVH (QEMU pc, q35, microvm; Cloud Hypervisor), less RAM that reaches into it, ECAM, and what is
-// assigned already. Functions behind a bridge are left alone: their window would have to be opened as well.
+// Firmware normally assigns them. Hypervisors that start the guest without any leave that to us. Which hole below 4 GiB
+// leads to PCI is written in AML, which we do not interpret; but [3 GiB, 3.5 GiB) does so on every hypervisor that speaks
+// PVH (QEMU pc, q35, microvm; Cloud Hypervisor), less RAM that reaches into it, ECAM, and what is assigned already.
+// Functions behind a bridge are left alone: their window would have to be opened as well.
 #include <algorithm>
 
 #include "kernel/acpi.h"
@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::uint64_t kWindowStart = 0xc000'0000, kWindowEnd = 0xe000'0000;
 constexpr std::uint32_t kBarIsPorts = 1, kBarTypeMask = 6, kBarType64 = 4, kBarAddressMask = ~std::uint32_t{0xf};
+
+std::uint16_t register_of(unsigned index) { return static_cast<std::uint16_t>(pci::kBar0 + 4 * index); }
 
 // What the register reads back after all ones were written: the address bits it implements.
 std::uint32_t implemented_bits(PciAddress where, std::uint16_t offset) {
@@ -62,41 +64,48 @@ std::uint64_t find_place(std::uint64_t size_bytes, const std::vector<Range>& tak
 }
 
 void write_address(PciFunction& function, unsigned index, std::uint64_t address) {
-  std::uint16_t offset = static_cast<std::uint16_t>(pci::kBar0 + 4 * index);
+  std::uint16_t offset = register_of(index);
   pci_write32(function.where, offset, static_cast<std::uint32_t>(address));
   if (function.bars[index].is_64_bit) pci_write32(function.where, offset + 4, static_cast<std::uint32_t>(address >> 32));
   function.bars[index].address = PhysAddr(address);
 }
 
-}  // namespace
-
-void pci_probe_bars(PciFunction& function) {
+// Memory decoding is off meanwhile: a half-written address must not answer.
+void probe_sizes(PciFunction& function) {
   std::uint16_t command = pci_read16(function.where, pci::kCommand);
-  // A half-written address must not answer.
   pci_write16(function.where, pci::kCommand, command & ~(pci::kCommandMemory | 1));
   for (unsigned i = 0; i < 6; ++i) {
-    std::uint16_t offset = static_cast<std::uint16_t>(pci::kBar0 + 4 * i);
-    std::uint32_t low = pci_read32(function.where, offset);
-    if ((low & kBarIsPorts) != 0) continue;
     PciBar& bar = function.bars[i];
+    std::uint16_t offset = register_of(i);
+    if ((pci_read32(function.where, offset) & kBarIsPorts) != 0) continue;
     std::uint64_t bits = implemented_bits(function.where, offset) & kBarAddressMask;
-    std::uint64_t address = low & kBarAddressMask;
-    bar.is_64_bit = (low & kBarTypeMask) == kBarType64 && i < 5;
     if (bar.is_64_bit) {
       bits |= std::uint64_t{implemented_bits(function.where, offset + 4)} << 32;
-      address |= std::uint64_t{pci_read32(function.where, offset + 4)} << 32;
       ++i;
     } else if (bits != 0) {
       bits |= 0xffff'ffff'0000'0000;
     }
-    if (bits == 0) continue;
-    bar.size_bytes = ~bits + 1;
-    bar.address = PhysAddr(address);
+    bar.size_bytes = bits == 0 ? 0 : ~bits + 1;
   }
   pci_write16(function.where, pci::kCommand, command);
 }
 
+}  // namespace
+
+void pci_read_bars(PciFunction& function) {
+  for (unsigned i = 0; i < 6; ++i) {
+    std::uint32_t low = pci_read32(function.where, register_of(i));
+    if ((low & kBarIsPorts) != 0) continue;
+    PciBar& bar = function.bars[i];
+    bar.is_64_bit = (low & kBarTypeMask) == kBarType64 && i < 5;
+    std::uint64_t address = low & kBarAddressMask;
+    if (bar.is_64_bit) address |= std::uint64_t{pci_read32(function.where, register_of(++i))} << 32;
+    bar.address = PhysAddr(address);
+  }
+}
+
 void pci_assign_bars(std::vector<PciFunction>& functions) {
+  for (PciFunction& function : functions) probe_sizes(function);
   std::vector<Range> taken = taken_ranges(functions);
   for (PciFunction& function : functions) {
     if (function.where.bus != 0) continue;

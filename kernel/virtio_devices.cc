@@ -2,6 +2,7 @@
 
 #include <linux/virtio_ids.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <mutex>
@@ -85,7 +86,10 @@ Result<> reseed(VirtioRng& entropy) {
 
 VirtioDevices* probe() {
   auto* devices = new VirtioDevices;
-  for (const PciFunction& function : pci_scan()) {
+  std::vector<PciFunction> functions = pci_scan();
+  auto is_raw = [](const PciFunction& function) { return is_virtio(function) && !function.decodes_memory(); };
+  if (std::any_of(functions.begin(), functions.end(), is_raw)) pci_assign_bars(functions);
+  for (const PciFunction& function : functions) {
     if (is_virtio(function)) take(open_virtio_pci(function), *devices);
   }
   for (const VirtioMmioSlot& slot : virtio_mmio_slots()) take(open_virtio_mmio(slot), *devices);
