@@ -24,7 +24,7 @@ bool may_be_victim(std::uint64_t word) { return (word & kResident) != 0 && !is_l
 
 }  // namespace
 
-Result<std::size_t> BufferPool::Impl::evict_some(bool may_write) {
+Result<std::size_t> BufferPool::Impl::evict_some() {
   std::size_t freed = release_limbo();
   if (freed >= batch_pages) return freed;
   Victims clean, dirty;
@@ -32,7 +32,7 @@ Result<std::size_t> BufferPool::Impl::evict_some(bool may_write) {
   const std::size_t evicted = evict(clean);
   if (evicted == 0) map->references_taken();
   freed += evicted;
-  if (may_write && !dirty.empty() && (clean.empty() || dirty.size() >= batch_pages / 2)) {
+  if (!dirty.empty() && (clean.empty() || dirty.size() >= batch_pages / 2)) {
     WriteBatchPool::Lease batch = batches.take();
     Victims written;
     for (const Victim& victim : dirty) {
@@ -163,7 +163,7 @@ void BufferPool::Impl::relieve() {
   if (mine) supply.evictors = 1;
   supply.latch.unlock();
   if (!mine) return;
-  (void)evict_some(false);  // writes nothing, so it cannot fail
+  (void)evict_some();  // an error is in supply.failure; this miss has its frame
   supply.latch.lock();
   --supply.evictors;
   supply.waiters.wake_all();
@@ -180,7 +180,7 @@ void BufferPool::Impl::provide_frames() {
       provider_event.wait();
       continue;
     }
-    const Result<std::size_t> freed = evict_some(true);
+    const Result<std::size_t> freed = evict_some();
     round = freed && *freed == 0 ? round + 1 : 0;
     if (round > 0) {
       pause_without_progress(round);

@@ -135,7 +135,7 @@ Result<> BufferPool::Impl::wait_for_frames(std::uint64_t wanted) {
     }
     ++supply.evictors;
     supply.latch.unlock();
-    const Result<std::size_t> freed = evict_some(true);  // an error is in supply.failure, for everybody
+    const Result<std::size_t> freed = evict_some();  // an error is in supply.failure, for everybody
     round = freed && *freed == 0 ? round + 1 : 0;
     if (round > 0) pause_without_progress(round);
     supply.latch.lock();

@@ -18,6 +18,7 @@
 
 #include <fmt/format.h>
 
+#include "bufferpool/lazy_array.h"
 #include "bufferpool/page_map.h"
 #include "common/assert.h"
 #include "kernel/memory.h"
@@ -68,10 +69,15 @@ class Regions {
   std::vector<Range> taken_;  // by address
 };
 
+using Entry = std::atomic<std::uint64_t>;
+constexpr std::uint64_t kEntriesPerTable = 512;
+// Where the entries of 512 adjacent pages are, once known: they stay there (kernel/paging.h, P2).
+using Table = std::atomic<Entry*>;
+
 class BarePageMap final : public PageMap {
  public:
-  BarePageMap(kernel::VirtAddr base, std::vector<PhysAddr> frames)
-      : base_(base), frames_(std::move(frames)), shown_at_(frames_.size()) {}
+  BarePageMap(kernel::VirtAddr base, std::vector<PhysAddr> frames, LazyArray<Table> tables)
+      : base_(base), frames_(std::move(frames)), shown_at_(frames_.size()), tables_(std::move(tables)) {}
 
   ~BarePageMap() override {
     for (std::uint64_t page : shown_at_) {
@@ -86,7 +92,8 @@ class BarePageMap final : public PageMap {
   std::byte* frame_address(PageId, FrameId frame) override { return kernel::frame_pointer(frames_[frame.value]); }
 
   Result<> map(PageId page, FrameId frame) override {
-    std::atomic<std::uint64_t>* entry = kernel::pte_for(address_of(page), true);
+    Entry* entry = find_entry(page);
+    if (entry == nullptr) entry = make_entry(page);
     if (entry == nullptr) {
       return Error(Code::kOutOfMemory, "no memory for page tables: give the virtual machine more, or the pool less");
     }
@@ -111,7 +118,7 @@ class BarePageMap final : public PageMap {
 
   void release(std::span<const PageId> pages) override {
     for (PageId page : pages) {
-      std::atomic<std::uint64_t>* entry = kernel::pte_for(address_of(page), false);
+      Entry* entry = find_entry(page);
       if (entry != nullptr) entry->store(0, std::memory_order_relaxed);
     }
   }
@@ -121,7 +128,7 @@ class BarePageMap final : public PageMap {
   void take_references(std::span<const PageId> pages, std::span<bool> referenced) override {
     std::uint64_t cleared = 0;
     for (std::size_t i = 0; i < pages.size(); ++i) {
-      std::atomic<std::uint64_t>* entry = kernel::pte_for(address_of(pages[i]), false);
+      Entry* entry = find_entry(pages[i]);
       // Looked at first: a locked operation on every entry would cost more than the misses it saves.
       referenced[i] = entry != nullptr && (entry->load(std::memory_order_relaxed) & kernel::kPteAccessed) != 0;
       if (!referenced[i]) continue;
@@ -136,10 +143,21 @@ class BarePageMap final : public PageMap {
   }
 
  private:
-  kernel::VirtAddr address_of(PageId page) const { return base_ + page.value * kPageBytes; }
-  // Of a page that was mapped once: its table exists for ever.
-  std::atomic<std::uint64_t>* entry_of(PageId page) const {
-    std::atomic<std::uint64_t>* entry = kernel::pte_for(address_of(page), false);
+  // Null for a page whose neighbourhood was never mapped.
+  Entry* find_entry(PageId page) const {
+    Entry* table = tables_[page.value / kEntriesPerTable].load(std::memory_order_acquire);
+    return table != nullptr ? table + page.value % kEntriesPerTable : nullptr;
+  }
+  Entry* make_entry(PageId page) const {
+    const std::uint64_t first = round_down(page.value, kEntriesPerTable);
+    Entry* table = kernel::pte_for(base_ + first * kPageBytes, true);
+    if (table == nullptr) return nullptr;
+    tables_[page.value / kEntriesPerTable].store(table, std::memory_order_release);
+    return table + page.value % kEntriesPerTable;
+  }
+  // Of a page that was mapped.
+  Entry* entry_of(PageId page) const {
+    Entry* entry = find_entry(page);
     KELDA_ASSERT(entry != nullptr);
     return entry;
   }
@@ -147,12 +165,14 @@ class BarePageMap final : public PageMap {
   const kernel::VirtAddr base_;
   const std::vector<PhysAddr> frames_;
   std::vector<std::uint64_t> shown_at_;  // by frame: the last page that it was mapped at, plus 1. For tear-down
+  LazyArray<Table> tables_;
   std::atomic<std::uint64_t> cleared_{0};  // "accessed" bits since the last epoch
 };
 
 }  // namespace
 
 Result<std::unique_ptr<PageMap>> make_bare_page_map(std::uint64_t frame_count, std::uint64_t page_count) {
+  LazyArray<Table> tables = TRY(LazyArray<Table>::create(page_count / kEntriesPerTable + 1));
   std::vector<PhysAddr> frames(frame_count);
   const std::size_t got = kernel::alloc_frames(frames);
   frames.resize(got);
@@ -167,7 +187,7 @@ Result<std::unique_ptr<PageMap>> make_bare_page_map(std::uint64_t frame_count, s
     kernel::free_frames(frames);
     return std::move(base).error();
   }
-  return std::make_unique<BarePageMap>(*base, std::move(frames));
+  return std::make_unique<BarePageMap>(*base, std::move(frames), std::move(tables));
 }
 
 }  // namespace kelda::bufferpool

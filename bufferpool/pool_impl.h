@@ -50,7 +50,7 @@ struct BufferPool::Impl {
 
   // --- evict.cc ---
   // One round of eviction: frees what limbo can give, else looks for victims. Returns frames freed or put to limbo.
-  Result<std::size_t> evict_some(bool may_write);
+  Result<std::size_t> evict_some();
   void sweep(Victims& clean, Victims& dirty);
   void sweep_frames(std::uint64_t first, std::uint64_t count, Victims& clean, Victims& dirty);
   bool passed_over(PageId page, std::uint64_t word);

@@ -1,4 +1,6 @@
 // The pool's promises, one by one, on one core over the platform's own page map.
+#include <cstdio>
+
 #include "tests/pool_fixture.h"
 
 namespace kelda::bufferpool {
@@ -197,6 +199,31 @@ TEST_F(Pool, ReservedFramesAreThereWithoutWaiting) {
   for (std::uint64_t page = 1000; page < 1100; ++page) ASSERT_TRUE(pool->make_resident(PageId(page)));
   EXPECT_EQ(pool->stats().evict_stalls, stalls);
   EXPECT_TRUE(pool->reserve_frames(kFrames).failed_with(Code::kOutOfMemory));
+}
+
+// Pages of memory that this process has; 0 where the system does not say.
+std::uint64_t resident_pages() {
+  std::FILE* file = std::fopen("/proc/self/statm", "r");
+  unsigned long total = 0, resident = 0;
+  if (file != nullptr) {
+    if (std::fscanf(file, "%lu %lu", &total, &resident) != 2) resident = 0;
+    std::fclose(file);
+  }
+  return resident;
+}
+
+TEST(PoolMemory, TheProcessStaysWithinTheBound) {
+  if (resident_pages() == 0) GTEST_SKIP() << "no /proc/self/statm";
+  constexpr std::uint64_t kManyPages = 40'000, kFew = 1024;
+  MemoryStore store(kManyPages);
+  auto pool = *BufferPool::create({.frame_count = kFew, .page_count = 1ull << 32}, store);  // 16 TiB of addresses
+  const std::uint64_t before = resident_pages();
+  for (std::uint64_t page = 0; page < kManyPages; ++page) ASSERT_TRUE(pool->make_resident(PageId(page)));
+  // Beyond the frames: state words, page tables, the clock's table.
+  constexpr std::uint64_t kSlack = 512;
+  EXPECT_LE(resident_pages(), before + kFew + kSlack);
+  EXPECT_GE(resident_pages(), before + kFew / 2);
+  pool->check_invariants();
 }
 
 }  // namespace
