@@ -144,8 +144,11 @@ class TreeRecovery : public wal::RecoveryHandler {
   TreeEnv env_;
 };
 
-// After recovery, before traffic: frees what committed transactions could not free in their commit record (txn.h).
+// After recovery, before traffic: frees what committed transactions could not free in their commit record (free_list.h).
 Result<> finish_frees(TreeEnv env);
+
+// Checks that list. Calls visit for each page that it consists of or lists. For a quiet database.
+Result<> check_free_list(const TreeEnv& env, FunctionRef<void(PageId)> visit);
 
 // Commit and roll-back of a TreeTxn: the commit record carries the freeing of free_at_commit. commit() does not wait for
 // durability: it returns the LSN to wait for (0 if nothing was logged). When it fails the transaction is still open.

@@ -24,7 +24,5 @@ inline constexpr PageId kFreeListRoot{2};
 Result<> list_frees(const TreeEnv& env, TreeTxn& txn, std::span<const PageId> pages);
 // Works off what `txn` listed (all transactions: kNoTxn).
 Result<> work_off_frees(const TreeEnv& env, TxnId txn);
-// Checks the list's own tree, if there is one. Calls visit for each page that it uses or lists.
-Result<> check_free_list(const TreeEnv& env, FunctionRef<void(PageId)> visit);
 
 }  // namespace kelda::btree

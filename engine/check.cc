@@ -106,6 +106,8 @@ class Checker {
 
   void check_trees() {
     check_tree("(catalog)", *db_.catalog().ref.load());
+    const auto listed = btree::check_free_list(db_.env(), [this](PageId page) { reached_.insert(page); });
+    if (!listed) problem("list of pages to free: " + listed.error().to_string());
     db_.for_each_tree([this](const std::string& name, const TreeRef& ref) { check_tree(name, ref); });
   }
 
