@@ -132,6 +132,7 @@ PoolStats BufferPool::stats() const {
 
 void BufferPool::check_invariants() const {
   Impl& impl = *impl_;
+  impl.prefetches.wait();
   std::uint64_t resident = 0, limbo = 0, dirty = 0, empty = 0;
   for (std::uint64_t i = 0; i < impl.frame_count; ++i) {
     const PageId page = impl.frames.page_of(FrameId(i));

@@ -110,7 +110,7 @@ class BufferPool {
   void stop();
 
   PoolStats stats() const;
-  void check_invariants() const;  // aborts on a broken one (5 and state words); call on a quiet pool
+  void check_invariants() const;  // aborts on a broken one (5 and state words); call on a quiet pool (waits for read-ahead)
 
  private:
   enum class Acquire : std::uint8_t { kPresent, kToRead, kToChange, kFresh };
