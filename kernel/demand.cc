@@ -102,11 +102,16 @@ void retire(VirtAddr begin, VirtAddr end) {
   KERNEL_CHECK(limbo_add(begin, end));
 }
 
-// T2: makes [begin, end), which is about to be usable, free of limbo.
-void settle(VirtAddr begin, VirtAddr end) {
+bool is_in_limbo(VirtAddr begin, VirtAddr end) {
+  if (limbo_page_count() == 0) return false;
   bool in_limbo = false;
   for_each_entry(begin, end, [&in_limbo](std::uint64_t* entry, VirtAddr) { in_limbo |= (*entry & kPteLimbo) != 0; });
-  if (in_limbo) limbo_force();
+  return in_limbo;
+}
+
+// T2: makes [begin, end), which is about to be usable, free of limbo.
+void settle(VirtAddr begin, VirtAddr end) {
+  if (is_in_limbo(begin, end)) limbo_force();
 }
 
 void unmap_locked(VirtAddr begin, VirtAddr end) {
@@ -121,6 +126,15 @@ std::int64_t choose_address(VirtAddr hint, std::size_t size_bytes) {
   auto first_gap = g_areas.find_gap(kPageBytes, g_first_gap, kMmapEnd);
   if (!first_gap) return -ENOMEM;
   g_first_gap = *first_gap;
+  // Addresses in limbo would have to be settled by interrupts: look a little further for others.
+  constexpr int kTries = 8;
+  VirtAddr from = g_first_gap;
+  for (int i = 0; i < kTries; ++i) {
+    auto gap = g_areas.find_gap(size_bytes, from, kMmapEnd);
+    if (!gap) break;
+    if (!is_in_limbo(*gap, *gap + size_bytes)) return static_cast<std::int64_t>(*gap);
+    from = *gap + size_bytes;
+  }
   auto gap = g_areas.find_gap(size_bytes, g_first_gap, kMmapEnd);
   return gap ? static_cast<std::int64_t>(*gap) : -ENOMEM;
 }
@@ -167,18 +181,20 @@ DemandFault demand_fault(VirtAddr address, bool write, bool fetch) {
 
 DemandFault populate_page(VirtAddr page) { return fault(page, Protection::kRead); }
 
-std::int64_t demand_map(VirtAddr hint, std::size_t size_bytes, Protection protection, bool fixed) {
-  if (size_bytes == 0) return -EINVAL;
-  if (size_bytes > kMmapEnd - kMmapBase || is_absurd(size_bytes, protection)) return -ENOMEM;
-  size_bytes = round_up(size_bytes, kPageBytes);
-  if (fixed && (hint % kPageBytes || hint < kMmapBase || !is_demand(hint, size_bytes))) return -EINVAL;
+std::int64_t demand_map(const MapRequest& request) {
+  if (request.size_bytes == 0) return -EINVAL;
+  if (request.size_bytes > kMmapEnd - kMmapBase) return -ENOMEM;
+  if (!request.may_exceed_memory && is_absurd(request.size_bytes, request.protection)) return -ENOMEM;
+  std::size_t size_bytes = round_up(request.size_bytes, kPageBytes);
+  VirtAddr hint = request.hint;
+  if (request.fixed && (hint % kPageBytes || hint < kMmapBase || !is_demand(hint, size_bytes))) return -EINVAL;
   AreaGuard guard;
-  std::int64_t address = fixed ? static_cast<std::int64_t>(hint) : choose_address(hint, size_bytes);
+  std::int64_t address = request.fixed ? static_cast<std::int64_t>(hint) : choose_address(hint, size_bytes);
   if (address < 0) return address;
   auto begin = static_cast<VirtAddr>(address);
-  if (fixed) unmap_locked(begin, begin + size_bytes);
+  if (request.fixed) unmap_locked(begin, begin + size_bytes);
   settle(begin, begin + size_bytes);
-  return g_areas.set(begin, begin + size_bytes, protection) ? address : -ENOMEM;
+  return g_areas.set(begin, begin + size_bytes, request.protection) ? address : -ENOMEM;
 }
 
 bool demand_is_used(VirtAddr begin, std::size_t size_bytes) {

@@ -27,8 +27,15 @@ DemandFault demand_fault(VirtAddr address, bool write, bool fetch);
 // The same without an access: for DMA.
 DemandFault populate_page(VirtAddr page);
 
-// New memory. `fixed` replaces whatever is there; otherwise `hint` is a wish. Returns the address.
-std::int64_t demand_map(VirtAddr hint, std::size_t size_bytes, Protection protection, bool fixed);
+// New memory. Returns its address.
+struct MapRequest {
+  VirtAddr hint = 0;  // a wish; with `fixed` the place, and what is there is replaced
+  std::size_t size_bytes = 0;
+  Protection protection = Protection::kNone;
+  bool fixed = false;
+  bool may_exceed_memory = false;  // the caller will touch a small part only; else more than all RAM is refused
+};
+std::int64_t demand_map(const MapRequest& request);
 // Is any of it mapped?
 bool demand_is_used(VirtAddr begin, std::size_t size_bytes);
 std::int64_t demand_unmap(VirtAddr begin, std::size_t size_bytes);

@@ -22,16 +22,15 @@ bool limbo_force();
 // Calls visit(entry, page) for every entry of [begin, end) whose table exists and that is not zero.
 template <class Visit>
 void for_each_entry(VirtAddr begin, VirtAddr end, Visit visit) {
-  constexpr std::uint64_t kTableReach = kTableEntries * kPageBytes;
   for (VirtAddr page = begin; page < end;) {
-    VirtAddr table_end = round_down(page, kTableReach) + kTableReach;
-    if (table_end > end) table_end = end;
-    std::uint64_t* entry = table_entry(page, TableLevel::kPage, false);
+    VirtAddr next;
+    std::uint64_t* entry = existing_page_entry(page, next);
+    if (next > end) next = end;
     if (!entry) {
-      page = table_end;
+      page = next;
       continue;
     }
-    for (; page < table_end; page += kPageBytes, ++entry) {
+    for (; page < next; page += kPageBytes, ++entry) {
       if (*entry) visit(entry, page);
     }
   }

@@ -30,7 +30,7 @@ std::int64_t do_mmap(const SyscallFrame& f) {
   if (is_write_and_execute(prot)) return -EACCES;
   bool fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE);
   if ((flags & MAP_FIXED_NOREPLACE) && demand_is_used(f.rdi, f.rsi)) return -EEXIST;
-  return demand_map(f.rdi, f.rsi, to_protection(prot), fixed);
+  return demand_map({f.rdi, f.rsi, to_protection(prot), fixed, (flags & MAP_NORESERVE) != 0});
 }
 
 std::int64_t do_munmap(const SyscallFrame& f) { return demand_unmap(f.rdi, f.rsi); }

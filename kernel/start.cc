@@ -106,7 +106,7 @@ void* build_stack(std::uint64_t top) {
 }
 
 std::uint64_t make_main_stack() {
-  std::int64_t base = demand_map(0, kMainStackBytes + kPageBytes, Protection::kRead | Protection::kWrite, false);
+  std::int64_t base = demand_map({.size_bytes = kMainStackBytes + kPageBytes, .protection = Protection::kRead | Protection::kWrite});
   if (base < 0 || demand_protect(static_cast<VirtAddr>(base), kPageBytes, Protection::kNone) != 0) {
     die_early("kelda: no memory for the main stack\n");
   }

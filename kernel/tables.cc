@@ -45,6 +45,17 @@ std::uint64_t* table_entry(VirtAddr address, TableLevel level, bool create, std:
   return &table[address >> (12 + 9 * static_cast<int>(level)) & (kTableEntries - 1)];
 }
 
+std::uint64_t* existing_page_entry(VirtAddr address, VirtAddr& next) {
+  std::uint64_t* table = kelda_top_table;
+  for (int at = 3; at > 0; --at) {
+    std::uint64_t reach = std::uint64_t{kPageBytes} << 9 * at;
+    next = round_down(address, reach) + reach;
+    table = descend(&table[address >> (12 + 9 * at) & (kTableEntries - 1)], false);
+    if (!table) return nullptr;
+  }
+  return &table[address >> 12 & (kTableEntries - 1)];
+}
+
 Mapping find_mapping(VirtAddr address) {
   if (address >> 47) return {};
   std::uint64_t* table = kelda_top_table;

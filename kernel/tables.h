@@ -28,6 +28,10 @@ enum class TableLevel : std::uint8_t { kPage = 0, kLarge = 1, kHuge = 2 };
 // null only when memory is exhausted. Null also when a larger page covers the address.
 std::uint64_t* table_entry(VirtAddr address, TableLevel level, bool create, std::uint64_t* top = kelda_top_table);
 
+// The entry for the page at `address` if its table exists; else null, and `next` is the first address above that another
+// table may cover. For walking large, thinly populated ranges.
+std::uint64_t* existing_page_entry(VirtAddr address, VirtAddr& next);
+
 // The entry that maps `address`, whatever its size, and that size; null entry when nothing is mapped.
 struct Mapping {
   std::uint64_t entry = 0;

@@ -125,6 +125,18 @@ TEST_F(KernelMemory, LargeAllocationsWorkAndAbsurdOnesFail) {
   EXPECT_EQ(map_pages(stats.total_page_count + 1), nullptr);
 }
 
+// Arrays indexed by page number: as large as the disk asks, touched here and there.
+TEST_F(KernelMemory, HugeSparseAreasAreCheap) {
+  constexpr std::size_t kBytes = 1024_GiB;
+  std::uint64_t before = free_pages();
+  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  auto* bytes = static_cast<std::byte*>(memory);
+  for (std::size_t at = 0; at < kBytes; at += 128_GiB) bytes[at] = std::byte{1};
+  ASSERT_EQ(munmap(memory, kBytes), 0);
+  EXPECT_LE(before - free_pages(), 3u * 8 + 4) << "tables stay, frames do not";
+}
+
 TEST_F(KernelMemory, ContiguousFramesAreAlignedAndComeBack) {
   std::uint64_t before = free_pages();
   auto frames = alloc_frames_contiguous(16, 64_KiB);
