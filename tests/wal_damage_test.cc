@@ -76,7 +76,7 @@ TEST(WalDamage, AFlippedBitInAnyBatchButTheLastIsCorruption) {
 TEST(WalDamage, ADamagedLastBatchIsTheEndOfTheLog) {
   disk::Layout layout;
   auto disk = five_commits(layout);
-  const auto& [offset, header] = batches_on(*disk, layout).rbegin()->second;
+  const auto [offset, header] = batches_on(*disk, layout).rbegin()->second;
   disk->flip_bit(offset + header.bytes - 1, 0);
   const auto report = scan(*disk);
   ASSERT_OK(report);
@@ -99,7 +99,7 @@ TEST(WalDamage, AMissingCheckpointIsCorruptionNotAnEmptyLog) {
     ASSERT_OK((*db)->log->checkpoint(true));
     disk = power_cut(*disk, Survival::kNone);
   }
-  const auto& [offset, header] = batches_on(*disk, layout).rbegin()->second;
+  const auto [offset, header] = batches_on(*disk, layout).rbegin()->second;
   disk->flip_bit(offset + header.bytes - 1, 0);
   EXPECT_TRUE(scan(*disk).failed_with(Code::kCorrupt));
   EXPECT_TRUE(Db::open(*disk).failed_with(Code::kCorrupt));
@@ -108,7 +108,7 @@ TEST(WalDamage, AMissingCheckpointIsCorruptionNotAnEmptyLog) {
 // Puts a batch by hand after the last one, with records that add to the count of tree 9.
 void forge_batch(MemoryDevice& disk, const disk::Layout& layout, std::uint64_t cut, std::vector<std::uint64_t> lsns,
                  std::uint64_t previous_checksum_xor = 0) {
-  const auto& [offset, last] = batches_on(disk, layout).rbegin()->second;
+  const auto [offset, last] = batches_on(disk, layout).rbegin()->second;
   const std::uint64_t position = last.position + round_up(last.bytes, 4096);
   ASSERT_LT(position % layout.log_bytes + 4096, layout.log_bytes);
   const RecordSpec spec{.count = {TreeId{9}, 1}};

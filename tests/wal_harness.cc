@@ -116,7 +116,8 @@ Result<> CounterPages::undo(TxnLog& txn, Lsn lsn, Bytes undo) {
 }
 
 Result<std::unique_ptr<Db>> Db::open(blockdev::BlockDevice& device, const DbOptions& options) {
-  std::unique_ptr<Db> db(new Db{device, TRY(disk::Superblock::read(device)), {}, {}, {}, {}, {}});
+  const disk::Superblock superblock = TRY(disk::Superblock::read(device));
+  std::unique_ptr<Db> db(new Db{device, superblock, {}, {}, {}, {}, {}});
   const disk::Layout& layout = db->superblock.layout();
   db->store = disk::make_double_write_store(device, layout);
   TRY(db->store->repair());
