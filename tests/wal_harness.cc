@@ -42,6 +42,26 @@ Result<> CounterPages::format(PageId page) {
   return {};
 }
 
+Result<> CounterPages::free(PageId map, PageId page) {
+  auto room = TRY(log_.reserve(nullptr, sizeof(std::uint32_t), 1));
+  {
+    auto guard = TRY(bufferpool::ExclusiveGuard::take(pool_, map));
+    const auto index = static_cast<std::uint32_t>(page.value);
+    const PageChange change{map, kFree, bytes_of(index)};
+    const Lsn lsn = log_.append(room, nullptr, {.changes = {&change, 1}});
+    const std::int64_t freed = 1;
+    std::memcpy(counter_at(guard.data(), index), &freed, 8);
+    guard.mark_dirty(lsn);
+  }
+  pool_.drop({&page, 1});
+  return {};
+}
+
+Result<bool> CounterPages::page_in_use(PageId page) {
+  if (free_map == kNoPage) return true;
+  return TRY(get({free_map, static_cast<std::uint32_t>(page.value)})) == 0;
+}
+
 Result<> CounterPages::add(TxnLog& txn, Slot slot, std::int64_t delta, std::int32_t keys) {
   return change(txn, slot, delta, keys, kNoLsn);
 }
@@ -104,6 +124,12 @@ Result<> CounterPages::redo(std::uint8_t op, PageId, std::byte* data, Bytes payl
     if (payload.size() != sizeof set) return Error(Code::kCorrupt, "payload");
     std::memcpy(&set, payload.data(), sizeof set);
     std::memcpy(counter_at(data, set.index), &set.value, 8);
+  } else if (op == kFree) {
+    std::uint32_t index;
+    if (payload.size() != sizeof index) return Error(Code::kCorrupt, "payload");
+    std::memcpy(&index, payload.data(), sizeof index);
+    const std::int64_t freed = 1;
+    std::memcpy(counter_at(data, index), &freed, 8);
   }
   return {};
 }
@@ -125,6 +151,7 @@ Result<std::unique_ptr<Db>> Db::open(blockdev::BlockDevice& device, const DbOpti
   db->log = TRY(Log::create(device, db->superblock, *db->pool, options.log));
   db->pool->set_write_barrier(*db->log);
   db->pages = std::make_unique<CounterPages>(*db->pool, *db->log);
+  db->pages->free_map = options.free_map;
   db->report = TRY(db->log->recover(*db->pages));
   return db;
 }

@@ -28,10 +28,14 @@ struct Slot {
 
 class CounterPages final : public RecoveryHandler {
  public:
-  enum Op : std::uint8_t { kFormat = 1, kSet = 2, kNoise = 3 };
+  enum Op : std::uint8_t { kFormat = 1, kSet = 2, kNoise = 3, kFree = 4 };
   CounterPages(bufferpool::BufferPool& pool, Log& log) : pool_(pool), log_(log) {}
 
   Result<> format(PageId page);
+  // Logs that the page is free (in a bitmap on page `map`) and drops it unwritten.
+  Result<> free(PageId map, PageId page);
+  // Where free() notes pages; kNoPage: every page is in use.
+  PageId free_map = kNoPage;
   // Logical change with logical undo; `keys` goes to the count of tree 7.
   Result<> add(TxnLog& txn, Slot slot, std::int64_t delta, std::int32_t keys = 0);
   Result<std::int64_t> get(Slot slot);
@@ -44,6 +48,7 @@ class CounterPages final : public RecoveryHandler {
 
   Result<> redo(std::uint8_t op, PageId page, std::byte* data, Bytes payload) override;
   bool redo_overwrites(std::uint8_t op) const override { return op == kFormat; }
+  Result<bool> page_in_use(PageId page) override;
   Result<> undo(TxnLog& txn, Lsn lsn, Bytes undo) override;
 
  private:
@@ -57,6 +62,7 @@ inline constexpr TreeId kTree{7};
 struct DbOptions {
   LogOptions log = {};
   std::uint64_t frames = 512;
+  PageId free_map = kNoPage;
 };
 
 // Everything between a device and the counters.
