@@ -16,6 +16,7 @@
 // Files compiled for interrupt context or early boot use general registers only: interrupts never save vector state.
 #pragma once
 
+#include <cstdint>
 #include <string_view>
 
 namespace kelda::kernel {
@@ -35,8 +36,12 @@ std::string_view command_line();
 // Reboots: ACPI reset register, keyboard controller, triple fault.
 [[noreturn]] void reset_vm();
 
+// A non-maskable interrupt from the host (QEMU's `nmi`) does the same to a machine that hangs.
 // Prints message, registers and a symbolised backtrace of every CPU, then ends the machine with kPanicExitCode.
 [[noreturn]] void panic(const char* message);
 inline constexpr int kPanicExitCode = 101;
+// What a CPU was doing, for the panic report ("fiber checkpoint"): called for each CPU while all others are stopped, in any
+// state; must not allocate, lock or wait. May return null.
+void set_cpu_describer(const char* (*describe)(std::uint32_t cpu));
 
 }  // namespace kelda::kernel

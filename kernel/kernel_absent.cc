@@ -22,6 +22,7 @@ std::string_view command_line() { absent(); }
 void exit_vm(int) { absent(); }
 void reset_vm() { absent(); }
 void panic(const char*) { absent(); }
+void set_cpu_describer(const char* (*)(std::uint32_t)) { absent(); }
 
 std::optional<PhysAddr> alloc_frame() { absent(); }
 std::optional<PhysAddr> alloc_frames_contiguous(std::size_t, std::size_t) { absent(); }

@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::uint32_t kNobody = ~0u;
 constinit std::atomic<std::uint32_t> g_panicking{kNobody};
+constinit std::atomic<const char* (*)(std::uint32_t)> g_describer{nullptr};
 
 void print(std::string_view text) { console_write_raw(text); }
 
@@ -78,7 +79,14 @@ void print_registers(const TrapFrame& f) {
 void print_cpu(std::uint32_t index, const TrapFrame& frame) {
   print("cpu ");
   print_decimal(index);
-  print(":\n");
+  print(":");
+  if (auto describe = g_describer.load(std::memory_order_acquire)) {
+    if (const char* text = describe(index)) {
+      print(" ");
+      print(text);
+    }
+  }
+  print("\n");
   print_registers(frame);
   walk_stack(frame.rip, frame.rsp, frame.rbp, print_frame);
 }
@@ -195,11 +203,16 @@ void check_failed(const char* expression, const char* file, int line) {
 }
 
 void stop_for_panic(const TrapFrame& frame) {
-  if (g_panicking.load(std::memory_order_acquire) == kNobody) return;
   CpuState& cpu = this_cpu();
   cpu.stop_frame = frame;
   cpu.stopped.store(true, std::memory_order_release);
-  halt_forever();
+  // Nobody panics: the host asks. It interrupts every CPU; one of them reports.
+  std::uint32_t expected = kNobody;
+  if (!g_panicking.compare_exchange_strong(expected, cpu.index)) halt_forever();
+  print_heading("non-maskable interrupt, asked for by the host\n");
+  report(frame);
 }
+
+void set_cpu_describer(const char* (*describe)(std::uint32_t cpu)) { g_describer.store(describe, std::memory_order_release); }
 
 }  // namespace kelda::kernel

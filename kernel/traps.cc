@@ -27,7 +27,7 @@ const char* exception_name(std::uint64_t vector) {
 void handle_exception(TrapFrame& frame) {
   switch (frame.vector) {
     case kVectorPageFault: handle_page_fault(frame); return;
-    case kVectorNmi: stop_for_panic(frame); return;
+    case kVectorNmi: stop_for_panic(frame);
     case kVectorDebug:
       if (end_optimistic_step(frame)) return;
       break;
@@ -43,12 +43,13 @@ void handle_interrupt(std::uint8_t vector) {
   cpu.halted.store(false, std::memory_order_seq_cst);
   tlb_pass();
   cpu.interrupts.fetch_add(1, std::memory_order_relaxed);
-  end_of_interrupt();
   if (vector == kVectorTimer) {
     note_timer_fired();
   } else {
     call_interrupt_handler(vector);
   }
+  // After the handler: by now a level-triggered device has let go of its line.
+  end_of_interrupt();
   // C1: whatever the handler changed, the CPU looks at it before it sleeps.
   cpu.wake.store(true, std::memory_order_seq_cst);
 }

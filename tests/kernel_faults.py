@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 PANIC = 101
 OTHER = "kelda::kernel_fault::busy_elsewhere"
@@ -86,31 +85,51 @@ def check_exit_codes(program):
     return problems, output
 
 
-def check_power_button(program, machine):
-    """Without a handler of the program's own, the button ends the machine."""
+def with_monitor(program, machine, commands):
+    """Boots the hanging program, sends monitor commands once it runs, and returns QEMU's status and output."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "qmp")
-        process = subprocess.Popen(command(program, "hang", machine, ["-qmp", f"unix:{path},server=on,wait=off"]),
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        extra = ["-qmp", f"unix:{path},server=on,wait=off", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
+        process = subprocess.Popen(command(program, "hang", machine, extra), stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         try:
             line = process.stdout.readline()
             if "waiting" not in line:
-                return [f"{machine}: did not start: {line!r}"], line
+                return None, line
             monitor = socket.socket(socket.AF_UNIX)
             monitor.connect(path)
             stream = monitor.makefile("rw")
             stream.readline()
-            for name in ("qmp_capabilities", "system_powerdown"):
+            for name in ("qmp_capabilities", *commands):
                 stream.write(json.dumps({"execute": name}) + "\n")
                 stream.flush()
-            begin = time.monotonic()
-            status = process.wait(30)
-            return ([] if status == 0 else [f"{machine}: status {status}"]), f"{time.monotonic() - begin:.2f} s"
+            output, _ = process.communicate(timeout=60)
+            return process.returncode, output
         except subprocess.TimeoutExpired:
-            return [f"{machine}: the power button does nothing"], ""
+            return None, "hangs"
         finally:
             process.kill()
             process.wait()
+
+
+def check_power_button(program, machine):
+    """Without a handler of the program's own, the button ends the machine, cleanly."""
+    status, output = with_monitor(program, machine, ["system_powerdown"])
+    return ([] if status == 1 else [f"status {status}"]), output
+
+
+def check_nmi(program):
+    """A hanging machine shows what it does."""
+    status, output = with_monitor(program, "q35", ["inject-nmi"])
+    problems = []
+    if status != (PANIC << 1 | 1):
+        problems.append(f"exit status {status}")
+    for wanted in ("asked for by the host", OTHER, "main+0x", "kelda: end of panic report"):
+        if wanted not in output:
+            problems.append(f"no {wanted!r}")
+    if output.count("\ncpu ") != 2:
+        problems.append("not both CPUs")
+    return problems, output
 
 
 def main():
@@ -119,6 +138,7 @@ def main():
     checks["exit codes"] = (check_exit_codes, program)
     for machine in ("q35", "pc", "microvm,isa-serial=on"):
         checks[f"power button {machine}"] = (check_power_button, program, machine)
+    checks["nmi"] = (check_nmi, program)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         results = {name: pool.submit(*check) for name, check in checks.items()}
