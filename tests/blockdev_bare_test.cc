@@ -122,7 +122,7 @@ TEST_F(BareDisk, FibersOfAllCoresShareTheDisks) {
 
 // Figures for the log: `fibers` on one core, each with one request at a time.
 void measure(BlockDevice& disk, const char* what, std::uint32_t fibers, bool write_and_flush) {
-  constexpr runtime::TimeNs kDurationNs = 500'000'000;
+  constexpr runtime::TimeNs kDurationNs = 200'000'000;
   std::uint64_t count = 0;
   runtime::TimeNs started = 0, ended = 0, busy = 0;
   Result<int> ran = runtime::Runtime::run({}, [&](runtime::Runtime& rt) {

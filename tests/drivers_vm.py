@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""drivers_vm.py PROGRAM MACHINE: boots the drivers' test program on MACHINE (q35, pc, microvm) with disks, a network and
-an entropy device, resizes a disk when the guest asks for it, and exits with the guest's exit code."""
+"""drivers_vm.py PROGRAM MACHINE[:CPUS] [ARGUMENT ...]: boots the drivers' test program on MACHINE (q35, pc, microvm, or
+microvm,acpi=off, which tells of its devices on the command line) with disks, a network and an entropy device, resizes a
+disk when the guest asks for it, and exits with the guest's exit code."""
 import json
 import os
 import re
@@ -34,7 +35,9 @@ def real_kvm():
 
 
 def command(program, machine, folder, arguments):
-    suffix = "device" if machine == "microvm" else "pci"
+    machine, _, cpus = machine.partition(":")
+    is_microvm = machine.startswith("microvm")
+    suffix = "device" if is_microvm else "pci"
     accelerator = ["-accel", "kvm", "-cpu", "host"] if real_kvm() else ["-accel", "tcg,thread=multi", "-cpu", "max,-erms"]
     images = []
     for name in ("first", "second", "third"):
@@ -44,11 +47,11 @@ def command(program, machine, folder, arguments):
     plan = os.path.join(folder, "plan")
     with open(plan, "w") as file:
         file.write(PLAN)
-    flags = ["qemu-system-x86_64", "-machine", machine, *accelerator, "-smp", "2", "-m", "256M", "-nodefaults",
+    flags = ["qemu-system-x86_64", "-machine", machine, *accelerator, "-smp", cpus or "2", "-m", "256M", "-nodefaults",
              "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
              "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04",
              "-qmp", f"unix:{folder}/qmp,server=on,wait=off"]
-    if machine == "microvm":
+    if is_microvm:
         flags += ["-global", "virtio-mmio.force-legacy=false"]
     drive = "if=none,format=raw,werror=report,rerror=report,discard=unmap"
     flags += ["-drive", f"{drive},file={images[0]},id=d0,cache=writeback",
@@ -59,7 +62,7 @@ def command(program, machine, folder, arguments):
               "-device", f"virtio-blk-{suffix},drive=d2,logical_block_size=4096,physical_block_size=4096",
               "-netdev", "user,id=n0", "-device", f"virtio-net-{suffix},netdev=n0,mac=52:54:00:12:34:56",
               "-device", f"virtio-rng-{suffix}"]
-    if machine != "microvm":
+    if not is_microvm:
         flags += ["-device", "virtio-rng-pci"]  # a spare one
     line = " ".join(["drivers_test", *arguments])
     return flags + ["-kernel", program, "-append", line]

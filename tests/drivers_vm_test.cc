@@ -4,6 +4,7 @@
 // first flush), the third is read-only.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdio>
@@ -106,7 +107,7 @@ TEST_F(Machine, FindsItsDevices) {
   EXPECT_TRUE(disk(0).limits().has_flush);
   EXPECT_GT(disk(0).limits().discard_bytes, 0u);
   EXPECT_GT(disk(0).limits().write_zeroes_bytes, 0u);
-  EXPECT_EQ(disk(0).limits().queue_count, cpu_count());
+  EXPECT_EQ(disk(0).limits().queue_count, std::min(cpu_count(), 2u));
   EXPECT_EQ(disk(1).limits().queue_count, 1);
   EXPECT_EQ(disk(2).limits().block_bytes, 4096u);
   EXPECT_FALSE(disk(0).limits().read_only);
@@ -227,7 +228,7 @@ TEST_F(Machine, DiskGrowsWhileInUse) {
 
 // Figures for the log; what is asserted is only that the disk answers.
 void measure(VirtioBlk& disk, const char* what, BlkOp op, std::size_t depth, bool flush, bool sleep) {
-  constexpr std::uint64_t kDurationNs = kSecondNs / 2;
+  constexpr std::uint64_t kDurationNs = kSecondNs / 5;
   Aligned memory(depth * 4096);
   std::memset(memory.data, 3, depth * 4096);
   std::vector<Io> ios(depth);
