@@ -170,6 +170,28 @@ TEST(BtreeNode, SplitAndMergeKeepEveryKey) {
   }
 }
 
+// The example of docs/format-btree.md, byte for byte.
+TEST(BtreeNode, ExampleOfTheFormatDocument) {
+  Page page;
+  init_node(page.bytes, TreeId(5), 0, as_bytes("user:1"), as_bytes("user:2"));
+  insert_cell(page.bytes, 0, as_bytes("10"), 1, as_bytes("x"));
+  insert_cell(page.bytes, 1, as_bytes("105"), 2, as_bytes("yy"));
+  const auto hex = [&](std::size_t from, std::size_t bytes) {
+    std::string text;
+    for (std::size_t i = from; i < from + bytes; ++i) {
+      char digits[4];
+      std::snprintf(digits, sizeof digits, "%02x", std::to_integer<unsigned>(page.bytes[i]));
+      text += digits;
+    }
+    return text;
+  };
+  EXPECT_EQ(hex(24, 3), "020000");
+  EXPECT_EQ(hex(32, 32), "05000000000000000000000000000000" "0200e80f1800fa0f0600f40f06000500");
+  EXPECT_EQ(hex(128, 16), "ef0f020000003031" "e80f030000353031");
+  EXPECT_EQ(hex(4072, 12), "0200" "313035" "7979" "0100" "3130" "78");
+  EXPECT_EQ(hex(4084, 12), "757365723a32" "757365723a31");
+}
+
 TEST(BtreeNode, OrderedInsertsSplitAtTheEnd) {
   ModelNode node;
   node.twin = node.page;
