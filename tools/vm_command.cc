@@ -81,8 +81,10 @@ void add_machine(std::vector<std::string>& argv, const VmOptions& options, const
 void add_disk(std::vector<std::string>& argv, const VmOptions& options, const VmHost& host) {
   if (options.disk.empty()) return;
   // cache=none: a guest's flush is a flush of the file, and nothing else sits between.
+  // Errors go to the guest, which knows what they mean; by default QEMU stops the machine when its host's disk is full.
+  const std::string errors = "werror=report,rerror=report,";
   const std::string cache = host.direct_io ? "cache=none,aio=io_uring" : "cache=writeback";
-  argv.insert(argv.end(), {"-drive", "file=" + option_value(options.disk) + ",if=none,id=disk0,format=raw,discard=unmap," + cache,
+  argv.insert(argv.end(), {"-drive", "file=" + option_value(options.disk) + ",if=none,id=disk0,format=raw,discard=unmap," + errors + cache,
                            "-device", device(options, "virtio-blk", ",drive=disk0,num-queues=" + std::to_string(options.cpus))});
 }
 
