@@ -41,12 +41,14 @@ Result<> Call::wrong_arguments() {
 Client::Client(ServerState& state, std::shared_ptr<ClientInfo> client_info)
     : server(state),
       info(std::move(client_info)),
+      memory(state.buffers),
       keys(state.keyspace, state.watches),
       watches(state.watches),
       authenticated(!state.config.password_required()) {}
 
 ParserLimits Client::parser_limits() const {
-  return {.max_request_bytes = server.options.request_limit_bytes, .unauthenticated = !authenticated};
+  return {.max_request_bytes = std::min(server.options.request_limit_bytes, memory.fair_room()),
+          .unauthenticated = !authenticated};
 }
 
 void Client::select(std::uint32_t index) {
@@ -69,12 +71,12 @@ void Client::end_multi() {
 void Client::execute(Arguments args) {
   if (reply_mode == ReplyMode::kSkipNext) reply_mode = ReplyMode::kSkipThis;
   const std::size_t before = out.size();
-  Reply reply(out, resp3, before + server.options.output_limit_bytes);
+  const std::uint64_t limit_bytes = std::min(server.options.output_limit_bytes, memory.fair_room());
+  Reply reply(out, resp3, before + limit_bytes);
   dispatch(args, reply);
   if (reply.overflowed()) {
     reply.cut(before);
-    reply.error("ERR the reply would be longer than " + std::to_string(server.options.output_limit_bytes) +
-                " bytes; ask for less at a time");
+    refuse_long_reply(limit_bytes, reply);
   }
   if (out.size() < before) return;  // all replies were dropped
   if (out.size() > before && out[before] == '-') server.stats.add(Counter::kErrorReplies);
@@ -88,6 +90,13 @@ void Client::execute(Arguments args) {
   shrink_scratch();
 }
 
+void Client::refuse_long_reply(std::size_t limit_bytes, Reply& reply) {
+  if (limit_bytes < server.options.output_limit_bytes) {
+    return reply.error("OOM the memory for clients' requests and replies is used up; try again, or ask for less at a time");
+  }
+  reply.error("ERR the reply would be longer than " + std::to_string(limit_bytes) + " bytes; ask for less at a time");
+}
+
 void Client::shrink_scratch() {
   constexpr std::size_t kKeepBytes = 16 * 1024;
   for (std::string* scratch : {&value.raw, &other_value.raw, &text}) {
@@ -98,7 +107,9 @@ void Client::shrink_scratch() {
 void Client::refuse(const RequestParser::Refusal& refusal) {
   Reply reply(out, resp3, SIZE_MAX);
   std::string message = "ERR ";
-  if (refusal.request_too_large) {
+  if (refusal.request_too_large && parser_limits().max_request_bytes < server.options.request_limit_bytes) {
+    message = "OOM the memory for clients' requests and replies is used up; try again, or send less at a time";
+  } else if (refusal.request_too_large) {
     message += "the request is too large; the limit is " + std::to_string(server.options.request_limit_bytes) + " bytes";
   } else {
     message += "value is too large (" + std::to_string(refusal.bytes) + " bytes; the limit is " +
@@ -176,7 +187,7 @@ void Client::dispatch(Arguments args, Reply& reply) {
 void Client::enqueue(const Command& command, Arguments args, Reply& reply) {
   QueuedCommand queued(command, args);
   multi.queue_bytes += queued.size_bytes();
-  if (multi.queue_bytes > server.options.request_limit_bytes) {
+  if (multi.queue_bytes > std::min(server.options.request_limit_bytes, memory.fair_room())) {
     multi.spoiled = true;
     reply.error("ERR the transaction is too large; the limit is " + std::to_string(server.options.request_limit_bytes) +
                 " bytes");

@@ -56,8 +56,12 @@ class Client {
   // Waits until what `out` tells is durable. On an engine failure every reply in `out` becomes that error.
   Result<> make_durable();
 
+  // Bytes that its replies and queued commands take.
+  std::uint64_t buffer_bytes() const { return out.capacity() + multi.queue_bytes; }
+
   ServerState& server;
   const std::shared_ptr<ClientInfo> info;
+  BufferBudget::Share memory;
   std::string out;
   bool closing = false;  // after `out` has been sent
 
@@ -88,6 +92,7 @@ class Client {
   Result<> run_queued(const QueuedCommand& queued, Reply& reply);
   Result<> lock_for_queue();
   Result<bool> watched_unchanged();
+  void refuse_long_reply(std::size_t limit_bytes, Reply& reply);
   void shrink_scratch();
 
   std::uint32_t unsent_replies_ = 0;  // in `out`

@@ -5,14 +5,13 @@
 
 namespace kelda::server {
 
-std::shared_ptr<ClientInfo> ClientRegistry::add(std::uint32_t max_clients) {
-  auto info = std::make_shared<ClientInfo>();
+bool ClientRegistry::add(const std::shared_ptr<ClientInfo>& info, std::uint32_t max_clients) {
   const std::scoped_lock guard(latch_);
-  if (clients_.size() >= max_clients) return nullptr;
+  if (clients_.size() >= max_clients) return false;
   info->id = ++last_id_;
   clients_.emplace(info->id, info);
   count_.store(static_cast<std::uint32_t>(clients_.size()), std::memory_order_relaxed);
-  return info;
+  return true;
 }
 
 void ClientRegistry::remove(const ClientInfo& info) {

@@ -45,8 +45,8 @@ struct ClientInfo {
 
 class ClientRegistry {
  public:
-  // Null when `max_clients` are there already.
-  std::shared_ptr<ClientInfo> add(std::uint32_t max_clients);
+  // Numbers the client and adds it. False when `max_clients` are there already. What does not change is set before.
+  bool add(const std::shared_ptr<ClientInfo>& info, std::uint32_t max_clients);
   void remove(const ClientInfo& info);
   std::uint32_t count() const { return count_.load(std::memory_order_relaxed); }
   std::shared_ptr<ClientInfo> find(std::uint64_t id);

@@ -27,7 +27,10 @@ constexpr runtime::TimeNs kStallTickNs = 100 * kMillisecondNs, kStalledNs = 50 *
 
 ConnectionLoop::ConnectionLoop(ServerState& server, StallWatch& stalls, std::unique_ptr<net::Connection> connection,
                                std::shared_ptr<ClientInfo> info)
-    : server_(server), stalls_(stalls), connection_(std::move(connection)), client_(server, std::move(info)) {
+    : server_(server),
+      stalls_(stalls),
+      connection_(std::move(connection)),
+      client_(server, std::move(info)) {
   client_.info->connection = connection_.get();
 }
 
@@ -59,6 +62,7 @@ void ConnectionLoop::execute_all() {
     } else {
       client_.execute(parser_.arguments());
     }
+    report_buffers();
     if (client_.out.size() >= kSendThresholdBytes && !send()) return;
     if (++executed % kCommandsPerTurn == 0) {
       runtime::Core::current().yield();
@@ -88,6 +92,7 @@ bool ConnectionLoop::read_more() {
     parser_.shrink();
   }
   const MutableBytes room = input_.room(parser_.needed_bytes());
+  report_buffers();
   const std::uint32_t timeout_s = server_.config.idle_timeout_s.load(std::memory_order_relaxed);
   const runtime::TimeNs deadline_ns = timeout_s == 0 ? runtime::kNever : runtime::now_ns() + timeout_s * kSecondNs;
   client_.info->waiting_for_request = between_requests;
@@ -130,13 +135,14 @@ bool ConnectionLoop::send() {
 }
 
 void ConnectionLoop::read_while_stalled() {
-  while (writing_since_ns_ != runtime::kNever && input_.data().size() < server_.options.request_limit_bytes) {
+  while (writing_since_ns_ != runtime::kNever && input_.data().size() < client_.parser_limits().max_request_bytes) {
     const auto count = connection_->read(input_.room(), runtime::now_ns() + kStalledNs);
     if (count.failed_with(Code::kTimeout)) continue;
     // The end, or an error: the client's own fiber will meet it again.
     if (!count || *count == 0) break;
     input_.filled(*count);
     read_aside_ = true;
+    report_buffers();
     server_.stats.add(Counter::kInputBytes, *count);
   }
   reading_aside_ = false;

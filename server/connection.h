@@ -37,6 +37,7 @@ class ConnectionLoop {
   bool send();          // false: the connection is over
   bool write(Bytes data);
   void linger();
+  void report_buffers() { client_.memory.report(input_.capacity() + client_.buffer_bytes()); }
   void read_while_stalled();
 
   ServerState& server_;

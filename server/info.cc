@@ -45,8 +45,9 @@ void memory_section(const InfoSource& source, Out out) {
   const std::uint64_t bound = source.server.options.memory_bytes;
   fmt::format_to(out,
                  "used_memory:{}\r\nused_memory_human:{}\r\nmaxmemory:{}\r\nmaxmemory_human:{}\r\n"
-                 "maxmemory_policy:noeviction\r\nmem_allocator:libc\r\n",
-                 pool_used, human_bytes(pool_used), bound, human_bytes(bound));
+                 "maxmemory_policy:noeviction\r\nmem_clients_normal:{}\r\nmem_clients_limit:{}\r\nmem_allocator:libc\r\n",
+                 pool_used, human_bytes(pool_used), bound, human_bytes(bound), source.server.buffers.used_bytes(),
+                 source.server.buffers.limit_bytes());
 }
 
 void persistence_section(const InfoSource& source, Out out) {

@@ -24,7 +24,8 @@ MutableBytes InputBuffer::room(std::size_t needed) {
   if (read_filled_room_ && capacity_ < kReadAheadBytes) wanted = std::max(wanted, capacity_ * 2);
   if (wanted <= size) wanted = size * 2;
   if (wanted > capacity_) {
-    reallocate(wanted);
+    // By half at least: a request that comes in many pieces must not be copied at each of them.
+    reallocate(std::max(wanted, capacity_ + capacity_ / 2));
   } else if (end_ == capacity_ || (begin_ > 0 && capacity_ - end_ < capacity_ / 4)) {
     std::memmove(bytes_.get(), bytes_.get() + begin_, size);
     begin_ = 0;

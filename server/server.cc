@@ -39,17 +39,17 @@ void reject(net::Connection& connection) {
 
 void accept_client(CoreServer& here, std::unique_ptr<net::Connection> connection) {
   ServerState& server = here.server;
-  auto info = server.clients.add(server.config.max_clients.load(std::memory_order_relaxed));
-  if (info == nullptr) {
-    server.stats.add(Counter::kRejectedConnections);
-    return reject(*connection);
-  }
-  server.stats.add(Counter::kConnections);
+  auto info = std::make_shared<ClientInfo>();
   info->peer = connection->peer();
   info->local = server.listen_address;
   info->core = &here.core;
   info->connected_ms = wall_clock_ms();
   info->active_ms.store(info->connected_ms, std::memory_order_relaxed);
+  if (!server.clients.add(info, server.config.max_clients.load(std::memory_order_relaxed))) {
+    server.stats.add(Counter::kRejectedConnections);
+    return reject(*connection);
+  }
+  server.stats.add(Counter::kConnections);
   here.done.add();
   const auto started = here.core.spawn(
       [&here, info, connection = std::move(connection)]() mutable { serve_client(here, std::move(connection), info); },

@@ -47,6 +47,7 @@ ServerState::ServerState(Database& db, const ServerOptions& given)
       started_ms(wall_clock_ms()),
       config(given),
       keyspace(db),
+      buffers(given.buffer_limit_bytes),
       last_checkpoint_ms(started_ms) {}
 
 std::uint64_t ServerState::busy_ns() const {

@@ -9,6 +9,7 @@
 
 #include "kelda/kelda.h"
 #include "runtime/sync.h"
+#include "server/buffer_budget.h"
 #include "server/client_registry.h"
 #include "server/command.h"
 #include "server/keyspace.h"
@@ -56,6 +57,7 @@ struct ServerState {
   ClientRegistry clients;
   ScanCursors cursors;
   Stats stats;
+  BufferBudget buffers;
   std::atomic<std::int64_t> last_checkpoint_ms;
   std::atomic<bool> checkpoint_running{false};
   std::atomic<bool> last_checkpoint_ok{true};

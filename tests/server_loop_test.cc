@@ -169,6 +169,37 @@ TEST(ServerLoop, AClientMaySendALongPipelineBeforeItReads) {
   });
 }
 
+// Many clients that each make the server hold much: together they stay near the limit, and the others are served.
+TEST(ServerLoop, ClientsTogetherStayWithinTheirMemory) {
+  ServerOptions options;
+  options.buffer_limit_bytes = 8_MiB;
+  with_server(1, options, [](Server& server, net::PipeListener& listener, MemoryDatabase&) {
+    Peer good(listener);
+    std::vector<std::unique_ptr<Peer>> greedy;
+    std::uint64_t most = 0;
+    for (int i = 0; i < 60; ++i) {
+      greedy.push_back(std::make_unique<Peer>(listener));
+      // Announces a megabyte and sends half of it.
+      EXPECT_TRUE(greedy.back()->send("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n" + std::string(500'000, 'x')));
+      most = std::max(most, server.state().buffers.used_bytes());
+    }
+    EXPECT_GT(most, 2_MiB);
+    EXPECT_LT(most, 12_MiB);
+    EXPECT_EQ(good.ask("SET a 1\r\nGET a\r\n", kOk + bulk("1")), kOk + bulk("1"));
+    // Whoever was refused has been told, and goes on.
+    int refused = 0;
+    for (auto& peer : greedy) {
+      EXPECT_TRUE(peer->send(std::string(500'000, 'x') + "\r\n"));
+      refused += peer->read(1) == "-" ? 1 : 0;
+    }
+    EXPECT_GT(refused, 10);
+    EXPECT_LT(refused, 60);
+    greedy.clear();
+    while (server.state().clients.count() > 1) runtime::Core::current().sleep_until(runtime::now_ns() + 1'000'000);
+    EXPECT_LT(server.state().buffers.used_bytes(), 64_KiB);
+  });
+}
+
 TEST(ServerLoop, ShutdownAnswersWhatIsUnderWay) {
   with_server(2, {}, [](Server&, net::PipeListener& listener, MemoryDatabase&) {
     Peer idle(listener), busy(listener);

@@ -13,7 +13,9 @@ namespace kelda::testing {
 
 class TestClient {
  public:
-  explicit TestClient(server::ServerState& state) : client_(state, state.clients.add(1000)) {}
+  explicit TestClient(server::ServerState& state) : client_(state, std::make_shared<server::ClientInfo>()) {
+    (void)state.clients.add(client_.info, 1000);
+  }
   ~TestClient() { client_.server.clients.remove(*client_.info); }
 
   // The words of an inline command. Waits for durability, as a connection does.
