@@ -28,10 +28,10 @@ class BufferBudget {
     explicit Share(BufferBudget& budget) : budget_(budget) {}
     Share(const Share&) = delete;
     ~Share() { report(0); }
-    // How large one request or reply of this client may be now: a quarter of what the others leave, at least the floor.
+    // How large one request or reply of this client may be now: half of what the others leave, at least the floor.
     std::uint64_t fair_room() const {
       const std::uint64_t others = budget_.used_bytes() - bytes_;
-      return std::max(others >= budget_.limit_bytes() ? 0 : (budget_.limit_bytes() - others) / 4, kFloorBytes);
+      return std::max(others >= budget_.limit_bytes() ? 0 : (budget_.limit_bytes() - others) / 2, kFloorBytes);
     }
     void report(std::uint64_t bytes) {
       if (bytes == bytes_) return;

@@ -56,7 +56,7 @@ struct MemoryShares {
 MemoryShares share_out(std::uint64_t memory_bytes) {
   MemoryShares shares;
   shares.network_bytes = std::clamp<std::uint64_t>(memory_bytes / 16, 4_MiB, 64_MiB);
-  shares.request_bytes = std::clamp<std::uint64_t>(memory_bytes / 16, 4_MiB, 64_MiB);
+  shares.request_bytes = std::clamp<std::uint64_t>(memory_bytes / 8, 4_MiB, 512_MiB);
   const std::uint64_t taken = shares.network_bytes + shares.request_bytes;
   shares.engine_bytes = memory_bytes > taken ? memory_bytes - taken : 0;
   return shares;
@@ -94,8 +94,10 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
   server::ServerOptions server_options;
   server_options.password = options.password;
   server_options.max_clients = options.max_clients;
-  server_options.request_limit_bytes = shares.request_bytes;
-  server_options.output_limit_bytes = shares.request_bytes;
+  server_options.buffer_limit_bytes = shares.request_bytes;
+  // One client may take half of it.
+  server_options.request_limit_bytes = std::min(shares.request_bytes / 2, server_options.request_limit_bytes);
+  server_options.output_limit_bytes = server_options.request_limit_bytes;
   server_options.memory_bytes = memory_bytes;
   server_options.durability = db_options.durability;
   server_options.device_text = describe(db->device().info());
