@@ -14,7 +14,11 @@ run: all
 test: all
 	cd $(BUILD) && ctest --output-on-failure
 
+lib: deps
+	cmake --preset lib >/dev/null
+	cmake --build --preset lib
+
 clean:
 	rm -rf build build-*
 
-.PHONY: all deps run test clean
+.PHONY: all deps run test lib clean

@@ -67,6 +67,7 @@ class Tree {
   // For implementations of Database; `entry` is theirs.
   Tree(TreeId id, void* entry) : id_(id), entry_(entry) {}
   TreeId id() const { return id_; }
+  void* entry() const { return entry_; }
 
  private:
   friend class engine::DatabaseImpl;
