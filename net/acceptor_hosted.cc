@@ -2,6 +2,7 @@
 // comes out. The kernel's own spreading (SO_REUSEPORT) hashes addresses, which is uneven for a few dozen connections.
 #include "net/acceptor_hosted.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "net/dealer.h"
+#include "net/readiness_hosted.h"
 #include "net/socket_hosted.h"
 
 namespace kelda::net {
@@ -21,6 +23,8 @@ constexpr runtime::TimeNs kShortageRetryNs = 100'000'000;
 // after has to wait for that a little.
 constexpr runtime::TimeNs kPortPatienceNs = 500'000'000;
 constexpr runtime::TimeNs kPortRetryNs = 20'000'000;
+// Without io_uring the accepting fiber looks this often whether it should end.
+constexpr runtime::TimeNs kCloseLookNs = 50'000'000;
 
 bool is_shortage(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
 
@@ -48,6 +52,7 @@ class Acceptor : public runtime::UringOp, public std::enable_shared_from_this<Ac
  private:
   void run() {
     runtime::Core& core = runtime::Core::current();
+    if (runtime::Ring::of(core) == nullptr) return run_polled();
     fiber_.store(&core.current_fiber(), std::memory_order_release);
     while (!closing_.load(std::memory_order_acquire)) {
       if (!armed_) arm();
@@ -57,8 +62,30 @@ class Acceptor : public runtime::UringOp, public std::enable_shared_from_this<Ac
     }
     while (armed_) disarm();
     accepted_.clear();
-    socket_ = FileDescriptor();
     fiber_.store(nullptr, std::memory_order_release);
+    finish();
+  }
+
+  // Where io_uring is forbidden.
+  void run_polled() {
+    ::fcntl(socket_.get(), F_SETFL, O_NONBLOCK);
+    while (!closing_.load(std::memory_order_acquire)) {
+      const int result = ::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC);
+      if (result >= 0) {
+        accepted_.emplace_back(result);
+        deal_accepted();
+      } else if (errno == EAGAIN) {
+        Readiness::instance().wait(socket_.get(), Direction::kRead, runtime::now_ns() + kCloseLookNs);
+      } else {
+        error_ = errno;
+        wait_after_error();
+      }
+    }
+    finish();
+  }
+
+  void finish() {
+    socket_ = FileDescriptor();
     finished_.set();
   }
 

@@ -1,6 +1,7 @@
 // Listening and connecting: how pcbs become Connections.
 #include <utility>
 
+#include "lwip/priv/tcp_priv.h"
 #include "lwip/tcp.h"
 #include "net/dealer.h"
 #include "net/lwip_channel.h"
@@ -29,21 +30,28 @@ class LwipConnection : public Connection {
 };
 
 // The limit on connections is enforced where lwIP asks, at each SYN; a slot is given back when the pcb is freed, which
-// may be long after the Connection is gone.
+// may be long after the Connection, and even the Stack, is gone. So the count lives where the pcbs do. Stack's core only.
+constinit std::uint32_t taken_slots = 0;
+
 u8_t slot_id() {
   static const u8_t id = tcp_ext_arg_alloc_id();
   return id;
 }
 
-const tcp_ext_arg_callbacks kSlotOfConnection = {
-    .destroy = [](u8_t, void* stack) { static_cast<Stack*>(stack)->leave(); }, .passive_open = nullptr};
+const tcp_ext_arg_callbacks kSlotOfConnection = {.destroy = [](u8_t, void*) { --taken_slots; }, .passive_open = nullptr};
+
+// Connections that this side closed first wait for stray segments; when slots are short they have waited enough.
+void end_time_waits() {
+  while (tcp_tw_pcbs != nullptr) tcp_abort(tcp_tw_pcbs);
+}
 
 err_t take_slot(u8_t id, tcp_pcb_listen* listening, tcp_pcb* pcb) {
-  auto* stack = static_cast<Stack*>(tcp_ext_arg_get(reinterpret_cast<tcp_pcb*>(listening), id));
-  if (!stack->enter()) return ERR_MEM;
+  const auto* stack = static_cast<const Stack*>(tcp_ext_arg_get(reinterpret_cast<tcp_pcb*>(listening), id));
+  if (taken_slots >= stack->connection_limit()) end_time_waits();
+  if (taken_slots >= stack->connection_limit()) return ERR_MEM;
+  ++taken_slots;
   // Before the SYN is answered, so that no more than this is ever promised (window_pool.h).
   pcb->rcv_wnd = pcb->rcv_ann_wnd = WindowPool::kFirstBytes;
-  tcp_ext_arg_set(pcb, id, stack);
   tcp_ext_arg_set_callbacks(pcb, id, &kSlotOfConnection);
   return ERR_OK;
 }

@@ -26,6 +26,7 @@ using runtime::TimeNs;
 constexpr std::size_t kFramesPerTurn = 64;
 constexpr TimeNs kLeaseTimeoutNs = 20'000'000'000;
 constexpr std::size_t kMaxFramePieces = 16;
+constexpr TimeNs kFarewellNs = 10'000'000'000;
 
 void init_once() {
   static const bool done = [] {
@@ -82,11 +83,19 @@ Stack::Stack(std::unique_ptr<Nic> nic, const StackOptions& options, const Loopba
 Stack::~Stack() {
   core_.remove_poller(*this);
   loopback_.detach();
-  if (!nic_) return;
-  dhcp_release_and_stop(&device_);
-  dhcp_cleanup(&device_);
-  nic_->flush();
-  netif_remove(&device_);
+  if (nic_) {
+    dhcp_release_and_stop(&device_);
+    dhcp_cleanup(&device_);
+    nic_->flush();
+    netif_remove(&device_);
+  }
+  // Without its devices every connection has been reset. Connections that were let go on other cores may still be on
+  // their way here, as messages.
+  const TimeNs end_ns = runtime::now_ns() + kFarewellNs;
+  while (windows_.in_use()) {
+    KELDA_ASSERT(runtime::now_ns() < end_ns);  // a Connection has outlived the stack
+    core_.yield();
+  }
 }
 
 err_t Stack::init_netif(netif* device) {
@@ -142,12 +151,6 @@ Result<> Stack::wait_for_lease() {
   if (has_address_.wait_until(runtime::now_ns() + kLeaseTimeoutNs)) return {};
   return Error(Code::kTimeout, "no DHCP server leased an address within 20 s: connect the network device to a network "
                                "that has one, or give a static address");
-}
-
-bool Stack::enter() {
-  if (pcb_count_ >= connection_limit_) return false;
-  ++pcb_count_;
-  return true;
 }
 
 // ---- the loop

@@ -38,9 +38,7 @@ class Stack : private runtime::Poller, private Nic::Sink {
 
   runtime::Core& core() { return core_; }
   WindowPool& windows() { return windows_; }
-  // Another connection asks to be let in (half-open ones count). Leave when its pcb is freed.
-  bool enter();
-  void leave() { --pcb_count_; }
+  std::uint32_t connection_limit() const { return connection_limit_; }
 
  private:
   // Poller
@@ -66,7 +64,6 @@ class Stack : private runtime::Poller, private Nic::Sink {
   std::uint8_t checksum_flags_ = 0;
   runtime::Event has_address_;
   const std::uint32_t connection_limit_;
-  std::uint32_t pcb_count_ = 0;
   WindowPool windows_;
 };
 

@@ -1,5 +1,6 @@
 #include "net/socket_hosted.h"
 
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -8,10 +9,33 @@
 #include <cerrno>
 #include <cstring>
 
+#include "net/readiness_hosted.h"
+
 namespace kelda::net {
 namespace {
 
 constexpr std::size_t kPiecesAtOnce = 16;
+constexpr std::size_t kMostAtOnce = 1 << 30;  // a result is an int
+
+int checked(ssize_t result) { return result < 0 ? -errno : static_cast<int>(result); }
+
+// Without io_uring: tries until it no longer says EAGAIN. -ECANCELED at the deadline.
+template <class Try>
+int attempt(int socket, Direction direction, runtime::TimeNs deadline_ns, Try try_once) {
+  while (true) {
+    const int result = try_once();
+    if (result != -EAGAIN && result != -EINTR) return result;
+    if (result == -EAGAIN && !Readiness::instance().wait(socket, direction, deadline_ns)) return -ECANCELED;
+  }
+}
+
+int connect_without_waiting(int socket, const sockaddr* address, socklen_t size) {
+  const int flags = ::fcntl(socket, F_GETFL);
+  ::fcntl(socket, F_SETFL, flags | O_NONBLOCK);
+  const int result = checked(::connect(socket, address, size));
+  ::fcntl(socket, F_SETFL, flags);
+  return result == -EINPROGRESS ? -EAGAIN : result;
+}
 
 // Advances past `count` bytes; empty pieces go too.
 void skip(iovec*& pieces, std::size_t& piece_count, std::size_t count) {
@@ -55,10 +79,9 @@ Result<FileDescriptor> make_tcp_socket() {
   return socket;
 }
 
-runtime::Ring& SocketConnection::ring() {
-  if (ring_ == nullptr) ring_ = runtime::Ring::of(runtime::Core::current());
-  KELDA_ASSERT(ring_ != nullptr);
-  return *ring_;
+runtime::Ring* SocketConnection::ring() {
+  if (!std::exchange(ring_is_known_, true)) ring_ = runtime::Ring::of(runtime::Core::current());
+  return ring_;
 }
 
 Error SocketConnection::failed(int negative_errno) const {
@@ -78,19 +101,39 @@ Error SocketConnection::failed(int negative_errno) const {
 
 Result<> SocketConnection::connect(Endpoint endpoint, runtime::TimeNs deadline_ns) {
   const sockaddr_in address = to_sockaddr(endpoint);
-  const int result = writing_.run(ring(), deadline_ns, [&](io_uring_sqe* sqe) {
-    io_uring_prep_connect(sqe, socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  });
+  const auto* generic = reinterpret_cast<const sockaddr*>(&address);
+  int result;
+  if (ring() != nullptr) {
+    result = writing_.run(*ring(), deadline_ns, [&](io_uring_sqe* sqe) {
+      io_uring_prep_connect(sqe, socket_.get(), generic, sizeof address);
+    });
+  } else {
+    result = attempt(socket_.get(), Direction::kWrite, deadline_ns, [&, first = true]() mutable {
+      if (std::exchange(first, false)) return connect_without_waiting(socket_.get(), generic, sizeof address);
+      int error = 0;
+      socklen_t size = sizeof error;
+      ::getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+      return -error;
+    });
+  }
   if (result < 0) return failed(result);
   return {};
+}
+
+int SocketConnection::receive_some(MutableBytes out, runtime::TimeNs deadline_ns) {
+  if (ring() == nullptr) {
+    return attempt(socket_.get(), Direction::kRead, deadline_ns,
+                   [&] { return checked(::recv(socket_.get(), out.data(), out.size(), MSG_DONTWAIT)); });
+  }
+  return reading_.run(*ring(), deadline_ns, [&](io_uring_sqe* sqe) {
+    io_uring_prep_recv(sqe, socket_.get(), out.data(), out.size(), 0);
+  });
 }
 
 Result<std::size_t> SocketConnection::read(MutableBytes out, runtime::TimeNs deadline_ns) {
   if (shut_) return Error(Code::kClosed);
   if (out.empty()) return std::size_t{0};
-  const int result = reading_.run(ring(), deadline_ns, [&](io_uring_sqe* sqe) {
-    io_uring_prep_recv(sqe, socket_.get(), out.data(), out.size(), 0);
-  });
+  const int result = receive_some(out.first(std::min(out.size(), kMostAtOnce)), deadline_ns);
   if (shut_) return Error(Code::kClosed);
   if (result < 0) return failed(result);
   return static_cast<std::size_t>(result);
@@ -100,7 +143,11 @@ int SocketConnection::send_some(iovec* pieces, std::size_t count, runtime::TimeN
   msghdr message{};
   message.msg_iov = pieces;
   message.msg_iovlen = count;
-  return writing_.run(ring(), deadline_ns, [&](io_uring_sqe* sqe) {
+  if (ring() == nullptr) {
+    return attempt(socket_.get(), Direction::kWrite, deadline_ns,
+                   [&] { return checked(::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL)); });
+  }
+  return writing_.run(*ring(), deadline_ns, [&](io_uring_sqe* sqe) {
     if (count == 1) {
       io_uring_prep_send(sqe, socket_.get(), pieces->iov_base, pieces->iov_len, MSG_NOSIGNAL);
     } else {
@@ -123,6 +170,7 @@ Result<> SocketConnection::write(std::span<const Bytes> pieces, runtime::TimeNs 
     while (left > 0) {
       if (shut_) return Error(Code::kClosed);
       const int sent = send_some(next, left, deadline_ns);
+      if (shut_) return Error(Code::kClosed);
       if (sent < 0) return failed(sent);
       skip(next, left, static_cast<std::size_t>(sent));
     }

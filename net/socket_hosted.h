@@ -51,15 +51,17 @@ class SocketConnection : public Connection {
   std::string peer() const override { return peer_.to_string(); }
 
  private:
-  runtime::Ring& ring();
-  // Sends some of it: the count, or a negative errno.
+  runtime::Ring* ring();
+  // The count, or a negative errno.
+  int receive_some(MutableBytes out, runtime::TimeNs deadline_ns);
   int send_some(iovec* pieces, std::size_t count, runtime::TimeNs deadline_ns);
   Error failed(int negative_errno) const;
 
   FileDescriptor socket_;
   const Endpoint peer_;
   Dealer::Seat seat_;
-  runtime::Ring* ring_ = nullptr;
+  runtime::Ring* ring_ = nullptr;  // of the core that uses the connection
+  bool ring_is_known_ = false;
   bool shut_ = false;
   UringWait reading_, writing_;
 };

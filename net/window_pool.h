@@ -20,6 +20,7 @@ class WindowPool {
   std::size_t largest_window_bytes() const { return largest_window_bytes_; }
   void promise(std::size_t bytes) { promised_bytes_ += bytes; }
   void give_back(std::size_t bytes) { promised_bytes_ -= bytes; }
+  bool in_use() const { return promised_bytes_ > 0; }
   bool exhausted() const { return promised_bytes_ > limit_bytes_; }
 
   // Doubles a window if the pool allows; returns the growth.

@@ -165,5 +165,21 @@ TEST(Lwip, ConnectionsBeyondTheLimitWait) {
   });
 }
 
+TEST(Lwip, ClosedConnectionsDoNotUseUpTheLimit) {
+  on_stack({.connection_limit = 5}, {}, [](runtime::Runtime&, Stack& stack) {
+    auto listener = std::move(*stack.listen({0x7f000001, 0}, 1));
+    const Endpoint endpoint = *parse_endpoint(listener->local());
+    for (int i = 0; i < 30; ++i) {
+      auto client = stack.connect(endpoint, now_ns() + kPatience);
+      ASSERT_TRUE(client) << i << ": " << client.error().to_string();
+      auto server = listener->accept();
+      ASSERT_TRUE(server);
+      server->reset();  // this side closes first, which leaves it in TIME_WAIT
+      std::byte buffer[8];
+      EXPECT_EQ(*(*client)->read(buffer, now_ns() + kPatience), 0u);
+    }
+  });
+}
+
 }  // namespace
 }  // namespace kelda::net::lwip
