@@ -96,6 +96,9 @@ inline CpuState& this_cpu() {
 // Points %gs at g_cpus[index], loads its GDT, TSS and the shared IDT, and sets the control registers and MSRs that the
 // program relies on (SSE, AVX, SYSCALL). Every CPU calls it once, when its stacks can be allocated.
 void set_up_this_cpu(std::uint32_t index);
+// The same for the boot CPU before there is memory, so that a fault in the boot itself is reported: every kind of
+// interrupt shares one static stack.
+void set_up_boot_cpu();
 // Fills the shared interrupt descriptor table; once.
 void build_interrupt_table();
 

@@ -139,9 +139,12 @@ std::int64_t choose_address(VirtAddr hint, std::size_t size_bytes) {
   return gap ? static_cast<std::int64_t>(*gap) : -ENOMEM;
 }
 
-// One request for more writable memory than there is RAM cannot be meant; glibc turns ENOMEM into bad_alloc.
-bool is_absurd(std::size_t size_bytes, Protection protection) {
-  return allows(protection, Protection::kWrite) && size_bytes / kPageBytes > memory_stats().total_page_count;
+// More writable memory in one request than there is free: refused now, which glibc turns into bad_alloc, rather than a
+// panic at some later touch.
+bool exceeds_memory(std::size_t size_bytes, Protection protection) {
+  if (!allows(protection, Protection::kWrite)) return false;
+  MemoryStats stats = memory_stats();
+  return size_bytes / kPageBytes > stats.free_page_count + stats.limbo_page_count;
 }
 
 // The new protection takes effect on pages that are there: hidden, shown, or with other rights. Stale rights on other
@@ -184,7 +187,7 @@ DemandFault populate_page(VirtAddr page) { return fault(page, Protection::kRead)
 std::int64_t demand_map(const MapRequest& request) {
   if (request.size_bytes == 0) return -EINVAL;
   if (request.size_bytes > kMmapEnd - kMmapBase) return -ENOMEM;
-  if (!request.may_exceed_memory && is_absurd(request.size_bytes, request.protection)) return -ENOMEM;
+  if (!request.may_exceed_memory && exceeds_memory(request.size_bytes, request.protection)) return -ENOMEM;
   std::size_t size_bytes = round_up(request.size_bytes, kPageBytes);
   VirtAddr hint = request.hint;
   if (request.fixed && (hint % kPageBytes || hint < kMmapBase || !is_demand(hint, size_bytes))) return -EINVAL;
@@ -243,7 +246,7 @@ std::int64_t demand_resize(VirtAddr begin, std::size_t old_bytes, std::size_t ne
   const Area* area = g_areas.find(begin);
   if (!area || area->end < begin + old_bytes) return -EFAULT;
   Protection protection = area->protection;
-  if (is_absurd(new_bytes, protection)) return -ENOMEM;
+  if (exceeds_memory(new_bytes - old_bytes, protection)) return -ENOMEM;
   if (is_demand(begin, new_bytes) && g_areas.is_gap(begin + old_bytes, begin + new_bytes)) {
     settle(begin + old_bytes, begin + new_bytes);
     if (!g_areas.set(begin + old_bytes, begin + new_bytes, protection)) return -ENOMEM;
@@ -269,7 +272,7 @@ VirtAddr demand_break(VirtAddr wanted) {
   constexpr Protection kData = Protection::kRead | Protection::kWrite;
   if (new_end > old_end) {
     settle(old_end, new_end);
-    if (is_absurd(new_end - kHeapBase, kData) || !g_areas.set(old_end, new_end, kData)) return g_break;
+    if (exceeds_memory(new_end - old_end, kData) || !g_areas.set(old_end, new_end, kData)) return g_break;
   } else if (new_end < old_end) {
     if (!g_areas.clear(new_end, old_end)) return g_break;
     retire(new_end, old_end);

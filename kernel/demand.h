@@ -33,7 +33,7 @@ struct MapRequest {
   std::size_t size_bytes = 0;
   Protection protection = Protection::kNone;
   bool fixed = false;
-  bool may_exceed_memory = false;  // the caller will touch a small part only; else more than all RAM is refused
+  bool may_exceed_memory = false;  // the caller will touch a small part only; else more than is free is refused
 };
 std::int64_t demand_map(const MapRequest& request);
 // Is any of it mapped?

@@ -48,6 +48,7 @@ StackSlot slot_of(unsigned vector) {
 
 void load_segments(CpuState& cpu) {
   auto base = reinterpret_cast<std::uint64_t>(&cpu.task_state);
+  cpu.task_state.io_map_offset = sizeof(TaskState);
   cpu.gdt[0] = 0;
   cpu.gdt[1] = 0x00af'9b00'0000'ffff;
   cpu.gdt[2] = 0x00cf'9300'0000'ffff;
@@ -94,12 +95,20 @@ void build_interrupt_table() {
   }
 }
 
+void set_up_boot_cpu() {
+  alignas(16) static constinit std::byte stack[kKernelStackBytes] = {};
+  CpuState& cpu = g_cpus[0];
+  cpu.self = &cpu;
+  for (std::size_t i = 0; i < kStackSlots; ++i) cpu.task_state.stacks[i] = reinterpret_cast<std::uint64_t>(stack + sizeof stack);
+  load_segments(cpu);
+  write_msr(kMsrGsBase, reinterpret_cast<std::uint64_t>(&cpu));
+}
+
 void set_up_this_cpu(std::uint32_t index) {
   CpuState& cpu = g_cpus[index];
   cpu.self = &cpu;
   cpu.index = index;
   for (std::size_t i = 0; i < kStackSlots; ++i) cpu.task_state.stacks[i] = make_kernel_stack(kKernelStackBytes);
-  cpu.task_state.io_map_offset = sizeof(TaskState);
   load_segments(cpu);
   write_msr(kMsrGsBase, reinterpret_cast<std::uint64_t>(&cpu));
   enable_vector_state();

@@ -33,6 +33,8 @@ void init_paging();
 std::uint64_t make_kernel_stack(std::size_t size_bytes);
 // Permissions of image pages, for mprotect (relocation read-only).
 bool protect_image(std::uint64_t begin, std::uint64_t end, bool writable, bool executable);
+// A page of the identity map below 2 MiB: code from now on, no longer writable.
+void make_executable(std::uint64_t page);
 bool is_image(std::uint64_t begin, std::uint64_t end);
 bool is_image_text(std::uint64_t address);
 // Kernel address space without frames.

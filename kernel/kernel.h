@@ -7,7 +7,8 @@
 //
 // Address space, bare:
 //   0                     page 0, never mapped
-//   4 KiB .. end of RAM   identity map of all RAM, writable, never executable; the image inside it W^X in 4 KiB pages
+//   4 KiB .. end of RAM   identity map of all RAM, writable, never executable; inside it the image, W^X in 4 KiB pages,
+//                         and the page where other CPUs start, read-only
 //   kHeapBase ...         program break (paging.h: demand-zero)
 //   kMmapBase ...         mmap: demand-zero areas, thread and fiber stacks
 //   kReservedBase ...     reserve_region(): whole 512 GiB slots, entries written by their owner (the buffer pool)

@@ -3,7 +3,6 @@
 
 #include <elf.h>
 
-#include "kernel/boot_constants.h"
 #include "kernel/check.h"
 #include "kernel/demand.h"
 #include "kernel/internal.h"
@@ -37,7 +36,6 @@ std::uint64_t flags_of_segment(std::uint32_t elf_flags) {
 // What the identity map says about one 4 KiB page; 0 leaves it unmapped.
 std::uint64_t identity_flags(std::uint64_t address) {
   if (address == 0) return 0;
-  if (address == TRAMPOLINE_ADDRESS) return kPtePresent | kPteWritable | kPteGlobal;  // until smp.cc is done with it
   if (address < image_begin() || address >= image_end()) return kPteData | kPteGlobal;
   auto* headers = reinterpret_cast<const Elf64_Phdr*>(image_begin() + __ehdr_start.e_phoff);
   for (unsigned i = 0; i < __ehdr_start.e_phnum; ++i) {
@@ -181,6 +179,13 @@ Result<volatile void*> map_mmio(PhysAddr phys, std::size_t size_bytes) {
     *entry = (first + offset) | kPteData | kPteNoCache | kPteWriteThrough;
   }
   return reinterpret_cast<volatile void*>(base + (phys.value - first));
+}
+
+void make_executable(std::uint64_t page) {
+  std::uint64_t* entry = table_entry(page, TableLevel::kPage, false);
+  KERNEL_CHECK(entry);
+  *entry = page | kPtePresent | kPteGlobal;
+  invalidate_page(page);
 }
 
 bool is_image(std::uint64_t begin, std::uint64_t end) { return begin >= image_begin() && end <= image_end(); }

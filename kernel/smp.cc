@@ -59,6 +59,7 @@ void start_other_cpus() {
   for (std::uint32_t ticket = 0; ticket + 1 < g_cpu_count; ++ticket) kelda_ap_stacks[ticket] = make_kernel_stack(kKernelStackBytes);
   std::memcpy(reinterpret_cast<void*>(TRAMPOLINE_ADDRESS), kelda_trampoline_begin,
               static_cast<std::size_t>(kelda_trampoline_end - kelda_trampoline_begin));
+  make_executable(TRAMPOLINE_ADDRESS);
   send_init_to_others();
   send_startup_to_others(TRAMPOLINE_ADDRESS / kPageBytes);
 }

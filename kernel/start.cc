@@ -106,7 +106,9 @@ void* build_stack(std::uint64_t top) {
 }
 
 std::uint64_t make_main_stack() {
-  std::int64_t base = demand_map({.size_bytes = kMainStackBytes + kPageBytes, .protection = Protection::kRead | Protection::kWrite});
+  std::int64_t base = demand_map({.size_bytes = kMainStackBytes + kPageBytes,
+                                  .protection = Protection::kRead | Protection::kWrite,
+                                  .may_exceed_memory = true});
   if (base < 0 || demand_protect(static_cast<VirtAddr>(base), kPageBytes, Protection::kNone) != 0) {
     die_early("kelda: no memory for the main stack\n");
   }
@@ -137,12 +139,13 @@ void die_early(std::string_view message) {
 extern "C" void kelda_kernel_start(const StartInfo* start) {
   g_bare = true;
   init_console();
+  build_interrupt_table();
+  set_up_boot_cpu();
   if (start->magic != kStartInfoMagic) die_early("kelda: not started by a PVH loader\n");
   StartInfo info = *start;
   set_command_line(reinterpret_cast<const char*>(info.command_line));
   init_frames(info);
   init_paging();
-  build_interrupt_table();
   set_up_this_cpu(0);
   g_cpus[0].idle_stack_top = make_kernel_stack(kKernelStackBytes);
   init_demand();

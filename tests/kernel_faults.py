@@ -39,15 +39,15 @@ FAULTS = {
 }
 
 
-def command(program, argument, machine="q35", extra=()):
-    return ["qemu-system-x86_64", "-machine", machine, *ACCEL, "-smp", "2", "-m", "64M", "-nodefaults",
+def command(program, argument, machine="q35", extra=(), memory="64M"):
+    return ["qemu-system-x86_64", "-machine", machine, *ACCEL, "-smp", "2", "-m", memory, "-nodefaults",
             "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-net", "none", *extra,
             "-kernel", program, "-append", f"kernel_fault {argument}"]
 
 
-def boot(program, argument, machine="q35", debug_exit=True):
+def boot(program, argument, machine="q35", debug_exit=True, memory="64M"):
     extra = ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"] if debug_exit else []
-    run = subprocess.run(command(program, argument, machine, extra), stdin=subprocess.DEVNULL, capture_output=True,
+    run = subprocess.run(command(program, argument, machine, extra, memory), stdin=subprocess.DEVNULL, capture_output=True,
                          text=True, errors="replace", timeout=120)
     return run.returncode, run.stdout + run.stderr
 
@@ -82,6 +82,16 @@ def check_exit_codes(program):
         status, output = boot(program, "exit-7", machine, debug_exit=False)
         if status != 0:
             problems.append(f"{machine}: power-off gives status {status}")
+    return problems, output
+
+
+def check_small_memory(program):
+    """Too little memory is said; what the program needs is enough for it to run."""
+    status, output = boot(program, "exit-7", memory="6M")
+    problems = [] if status == (PANIC << 1 | 1) and "too little memory" in output else [f"6 MiB: status {status}"]
+    status, output = boot(program, "exit-7", memory="16M")
+    if status != (7 << 1 | 1):
+        problems.append(f"16 MiB: status {status}")
     return problems, output
 
 
@@ -138,6 +148,7 @@ def main():
     checks["exit codes"] = (check_exit_codes, program)
     for machine in ("q35", "pc", "microvm,isa-serial=on"):
         checks[f"power button {machine}"] = (check_power_button, program, machine)
+    checks["small memory"] = (check_small_memory, program)
     checks["nmi"] = (check_nmi, program)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(2) as pool:

@@ -121,8 +121,11 @@ TEST_F(KernelMemory, LargeAllocationsWorkAndAbsurdOnesFail) {
   std::size_t large = stats.free_page_count / 4 * kPageBytes;
   auto memory = std::make_unique_for_overwrite<std::byte[]>(large);
   for (std::size_t i = 0; i < large; i += kPageBytes) memory[i] = std::byte{1};
-  EXPECT_EQ(std::malloc(stats.total_page_count * kPageBytes * 2), nullptr);
-  EXPECT_EQ(map_pages(stats.total_page_count + 1), nullptr);
+  EXPECT_EQ(std::malloc(stats.total_page_count * kPageBytes), nullptr);
+  EXPECT_EQ(map_pages(memory_stats().free_page_count + 100), nullptr);
+  std::byte* fits = map_pages(memory_stats().free_page_count / 2);
+  EXPECT_NE(fits, nullptr);
+  munmap(fits, memory_stats().free_page_count / 2 * kPageBytes);
 }
 
 // Arrays indexed by page number: as large as the disk asks, touched here and there.
