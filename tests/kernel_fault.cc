@@ -115,8 +115,10 @@ const Fault kFaults[] = {
 int run(std::string_view name) {
   if (name == "exit-7") std::exit(7);
   if (name == "hang") {
+    std::thread busy(busy_elsewhere);
+    while (!g_other_runs) std::this_thread::yield();
     std::puts("waiting");
-    std::thread(busy_elsewhere).join();
+    busy.join();
   }
   if (name != "overflow-thread-stack" && std::thread::hardware_concurrency() > 1) {
     std::thread(busy_elsewhere).detach();
