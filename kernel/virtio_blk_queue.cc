@@ -129,8 +129,12 @@ bool VirtioBlk::build_part(Queue& queue, BlkRequest& request, std::uint64_t& par
 
 bool VirtioBlk::gather_data(Queue& queue, BlkRequest& request, std::uint64_t& part_bytes) {
   std::vector<DmaSegment>& out = request.op == BlkOp::kRead ? queue.writes : queue.reads;
+  // A ring too full for the largest part takes one that fits into an indirect table: a large request then makes its way
+  // between small ones instead of holding up everything behind it until half the ring is free.
+  std::size_t most = limits_.segment_count;
+  if (queue.ring->free_descriptors() < most + 2) most = std::min(most, VirtQueue::kIndirectSegments - 2);
   // The header, where it stands in `out` already, is no data segment.
-  DmaMemory::Limits limits{limits_.segment_bytes, out.size() + limits_.segment_count};
+  DmaMemory::Limits limits{limits_.segment_bytes, out.size() + most};
   while (request.segment_index < request.segments.size()) {
     const BlkSegment& segment = request.segments[request.segment_index];
     std::size_t left = segment.size_bytes - request.segment_offset;

@@ -290,6 +290,28 @@ TEST_F(Disk, MoreRequestsThanTheRingHoldsWaitInOrder) {
   for (Io& io : ios) EXPECT_EQ(io.completed, 1);
 }
 
+TEST_F(Disk, LargeRequestMakesItsWayThroughAFullRing) {
+  peer.device.set_config<std::uint32_t>(offsetof(virtio_blk_config, seg_max), 60);
+  peer.device.queue_size = 64;
+  memory.scattered = true;
+  start();
+  peer.hold = true;
+  auto buffer = pages(40);
+  std::vector<Io> small(30);
+  for (std::size_t i = 0; i < small.size(); ++i) {
+    fill(small[i], BlkOp::kRead, i * 4096, {{buffer.get(), 4096}});
+    disk->submit(0, small[i]);
+  }
+  Io large;
+  fill(large, BlkOp::kRead, 0, {{buffer.get(), 40 * 4096}});
+  disk->submit(0, large);
+  disk->kick(0);
+  EXPECT_EQ(peer.held.size(), 33u) << "40 segments as three parts, all at the device";
+  while (!peer.held.empty()) peer.release_one();
+  EXPECT_EQ(disk->poll(0), 31u);
+  EXPECT_EQ(large.status, BlkStatus::kOk);
+}
+
 TEST_F(Disk, SharedQueueServesMoreCpusThanQueues) {
   peer.device.features &= ~feature_bit(VIRTIO_BLK_F_MQ);
   start(4);
