@@ -32,41 +32,52 @@ ReadSlots judge(const AlignedBuffer& headers, std::uint64_t slot_count, std::uin
   return slots;
 }
 
-// The pages of one slot and their copies, read where they are needed.
+// The pages of one slot: read all at once in place; copies only where they are needed.
 class SlotRepair {
  public:
   SlotRepair(blockdev::BlockDevice& device, const Layout& layout, std::uint64_t checksum_seed)
       : device_(device), layout_(layout), checksum_seed_(checksum_seed) {}
 
-  // Restores what is torn in place; returns how many pages.
-  // `settled`: pages that a newer slot has dealt with.
+  // Restores what is torn in place; returns how many pages. `settled`: pages that a newer slot has dealt with.
   Result<std::uint64_t> run(const SlotHeader& header, std::uint64_t slot, std::unordered_set<std::uint64_t>& settled) {
-    const std::uint64_t copies_offset = layout_.double_write_offset + slot * kSlotBytes + kPageBytes;
-    std::uint64_t restored = 0;
+    std::vector<std::uint32_t> open;  // indices of entries
+    IoBatch io;
     for (std::uint32_t i = 0; i < header.page_count; ++i) {
-      const SlotHeader::Entry& entry = header.entries[i];
-      const PageId page(entry.page_id);
+      const PageId page(header.entries[i].page_id);
       if (page.value >= layout_.page_count || settled.contains(page.value)) continue;
-      TRY(device_.read(layout_.offset_of(page), page_.span()));
-      const bool intact = page_verifies(page, page_.data(), checksum_seed_);
+      io.add(blockdev::Op::kRead, layout_.offset_of(page), in_place_.data() + open.size() * kPageBytes, kPageBytes);
+      open.push_back(i);
+    }
+    // A page that cannot even be read is one more kind of damage: writing the copy may heal it.
+    std::vector<Result<>> read(open.size());
+    io.run_each(device_, read);
+    std::uint64_t restored = 0;
+    for (std::size_t k = 0; k < open.size(); ++k) {
+      const SlotHeader::Entry& entry = header.entries[open[k]];
+      const bool intact = read[k] && page_verifies(PageId(entry.page_id), in_place_.data() + k * kPageBytes, checksum_seed_);
       if (!intact) {
-        TRY(device_.read(copies_offset + i * kPageBytes, page_.span()));
-        // A copy that is not whole was never followed by its write in place: an older batch is to blame.
-        if (header_of(page_.data()).checksum != entry.checksum || !page_verifies(page, page_.data(), checksum_seed_)) continue;
-        TRY(device_.write(layout_.offset_of(page), page_.span()));
+        if (!read_copy(entry, slot, open[k])) continue;
+        TRY(device_.write(layout_.offset_of(PageId(entry.page_id)), copy_.span()));
+        ++restored;
       }
-      settled.insert(page.value);
-      if (intact) continue;
-      ++restored;
+      settled.insert(entry.page_id);
     }
     return restored;
   }
 
  private:
+  // False if the copy is not whole: then it was never followed by its write in place, and an older batch is to blame.
+  bool read_copy(const SlotHeader::Entry& entry, std::uint64_t slot, std::uint32_t index) {
+    const std::uint64_t offset = layout_.double_write_offset + slot * kSlotBytes + (1 + index) * kPageBytes;
+    return device_.read(offset, copy_.span()) && header_of(copy_.data()).checksum == entry.checksum &&
+           page_verifies(PageId(entry.page_id), copy_.data(), checksum_seed_);
+  }
+
   blockdev::BlockDevice& device_;
   const Layout& layout_;
   const std::uint64_t checksum_seed_;
-  AlignedBuffer page_{kPageBytes};
+  AlignedBuffer in_place_{PageStore::kMaxBatchPages * kPageBytes};
+  AlignedBuffer copy_{kPageBytes};
 };
 
 }  // namespace

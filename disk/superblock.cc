@@ -107,8 +107,13 @@ Result<bool> last_mib_is_zero(blockdev::BlockDevice& device) {
 }
 
 // No copy verifies: what is it then?
-Error judge_unrecognised(blockdev::BlockDevice& device, Bytes start) {
+Error judge_unrecognised(blockdev::BlockDevice& device) {
   const blockdev::DeviceInfo& info = device.info();
+  const std::uint64_t head = std::min<std::uint64_t>(1_MiB, round_down(info.size_bytes, info.block_bytes));
+  if (head == 0) return SuperblockCodec::too_small(info);
+  AlignedBuffer buffer(head);
+  if (Result<> read = device.read(0, buffer.span().first(head)); !read) return std::move(read).error();
+  const Bytes start = buffer.span().first(head);
   for (std::uint64_t offset : kSuperblockCopyOffsets) {
     std::uint64_t magic = 0;
     if (offset + sizeof magic <= start.size()) std::memcpy(&magic, start.data() + offset, sizeof magic);
@@ -148,22 +153,26 @@ Result<Superblock> Superblock::read(blockdev::BlockDevice& device) {
     return Error(Code::kUnsupported, fmt::format("{} has blocks of {} bytes: Kelda works with blocks up to 4096 bytes",
                                                  info.name, info.block_bytes));
   }
-  // The whole head, of which both copies and most foreign signatures are part.
-  const std::uint64_t head = std::min<std::uint64_t>(1_MiB, round_down(info.size_bytes, info.block_bytes));
-  if (head == 0) return SuperblockCodec::too_small(info);
-  AlignedBuffer start(head);
-  TRY(device.read(0, start.span().first(head)));
-
+  // Each copy by itself: one that cannot be read must not take the other with it.
+  AlignedBuffer copies[2] = {AlignedBuffer(kPageBytes), AlignedBuffer(kPageBytes)};
   const SuperblockBytes* best = nullptr;
   unsigned valid = 0;
+  Result<> read_result;
   for (unsigned copy = 0; copy < 2; ++copy) {
-    if (kSuperblockCopyOffsets[copy] + kPageBytes > head) break;
-    const auto* bytes = reinterpret_cast<const SuperblockBytes*>(start.data() + kSuperblockCopyOffsets[copy]);
+    if (kSuperblockCopyOffsets[copy] + kPageBytes > info.size_bytes) break;
+    if (Result<> read = device.read(kSuperblockCopyOffsets[copy], copies[copy].span()); !read) {
+      read_result = std::move(read);
+      continue;
+    }
+    const auto* bytes = reinterpret_cast<const SuperblockBytes*>(copies[copy].data());
     if (!superblock_verifies(*bytes, copy)) continue;
     ++valid;
     if (best == nullptr || bytes->sequence > best->sequence) best = bytes;
   }
-  if (best == nullptr) return judge_unrecognised(device, start.span().first(head));
+  if (best == nullptr) {
+    TRY(std::move(read_result));
+    return judge_unrecognised(device);
+  }
   Superblock superblock = TRY(accept(*best, info));
   superblock.valid_copies_ = valid;
   return superblock;

@@ -280,6 +280,18 @@ TEST(PageStoreCrash, RotOutsideOfFlightIsReportedNeverReplacedByAnOldCopy) {
   EXPECT_GT(reported, 0u);
 }
 
+TEST(PageStoreCrash, APageInFlightThatCannotBeReadIsWrittenAnew) {
+  Disk disk = Disk::fresh();
+  ASSERT_TRUE(write(*disk.store, 1, {7, 8}));
+  Disk next = disk.after_crash(Survival::kAll, 1);
+  const std::uint64_t offset = next.layout.offset_of(PageId(7));
+  next.device->set_plan({.rules = {{.op = blockdev::Op::kRead, .from_bytes = offset, .to_bytes = offset + kPageBytes}}});
+  Result<PageStore::RepairReport> report = next.store->repair();
+  ASSERT_TRUE(report) << report.error().to_string();
+  EXPECT_EQ(report->pages_repaired, 1u);
+  EXPECT_EQ(*version_of(*next.store, 7), 1u);
+}
+
 // Many fibers of several virtual cores write at once, over few pages each of its own, with delays that reorder.
 TEST(PageStoreCrash, ManyWritersAtOnceInSimulatedTime) {
   for (std::uint64_t seed = 1; seed <= 25; ++seed) {

@@ -170,6 +170,22 @@ TEST(Superblock, OneDamagedCopyIsNoLossTwoAreReported) {
   EXPECT_TRUE(Superblock::format(device, {}).failed_with(Code::kExists));
 }
 
+TEST(Superblock, ACopyThatCannotBeReadDoesNotTakeTheOtherWithIt) {
+  for (std::uint64_t offset : kSuperblockCopyOffsets) {
+    MemoryDevice device = device_of(16_MiB);
+    ASSERT_TRUE(Superblock::format(device, {}));
+    device.set_plan({.rules = {{.op = blockdev::Op::kRead, .from_bytes = offset, .to_bytes = offset + kPageBytes,
+                                .count = blockdev::FaultRule::kAlways}}});
+    Result<Superblock> read = Superblock::read(device);
+    ASSERT_TRUE(read) << read.error().to_string();
+    EXPECT_EQ(read->valid_copies(), 1u);
+  }
+  MemoryDevice device = device_of(16_MiB);
+  device.set_plan({.rules = {{.op = blockdev::Op::kRead, .count = blockdev::FaultRule::kAlways}}});
+  EXPECT_TRUE(Superblock::read(device).failed_with(Code::kIo));
+  EXPECT_TRUE(Superblock::format(device, {}).failed_with(Code::kIo)) << "what cannot be read is not called blank";
+}
+
 TEST(Superblock, ACheckpointIsTheOldOrTheNewOneAfterACrashAtAnyOperation) {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     for (std::uint64_t crash_at = 0;; ++crash_at) {
