@@ -56,6 +56,8 @@ class Machine:
 
     def start_passt(self, folder):
         mine, its = socket.socketpair()
+        # passt drops frames that the socket has no room for, and does not repeat a SYN: room for many small frames.
+        its.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.address = ("127.0.0.1", free_port())
         command = ["passt", "-f", "-q", "-l", os.path.join(folder, "passt"), "-F", str(its.fileno()), "-4",
                    "-a", GUEST, "-n", "24", "-g", HOST, "-u", "none", "-t", f"127.0.0.1/{self.address[1]}:{PORT}"]

@@ -150,6 +150,9 @@ Result<Child> start_network(const VmOptions& options, const VmHost& host, int& g
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return system_error("socketpair");
   guest_end = ends[0];
+  // passt drops frames that the socket has no room for, and does not repeat a SYN: room for many small frames.
+  const int room_bytes = 4 << 20;
+  setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room_bytes, sizeof room_bytes);
   // What passt says goes to the log of a failed start only: it speaks about syslog at every line.
   const int quiet = open("/dev/null", O_WRONLY | O_CLOEXEC);
   Result<Child> child = Child::start(TRY(passt_command(options, host)), {{ends[1], 4}}, quiet);
