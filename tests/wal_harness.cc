@@ -156,9 +156,9 @@ Result<std::unique_ptr<Db>> Db::open(blockdev::BlockDevice& device, const DbOpti
   return db;
 }
 
-std::unique_ptr<blockdev::MemoryDevice> new_disk(blockdev::MemoryOptions options) {
+std::unique_ptr<blockdev::MemoryDevice> new_disk(blockdev::MemoryOptions options, std::uint64_t log_bytes) {
   auto device = std::make_unique<blockdev::MemoryDevice>(options);
-  EXPECT_TRUE(disk::Superblock::format(*device, {.log_bytes = 2_MiB}).has_value());
+  EXPECT_TRUE(disk::Superblock::format(*device, {.log_bytes = log_bytes}).has_value());
   return device;
 }
 

@@ -78,8 +78,11 @@ struct Db {
   static Result<std::unique_ptr<Db>> open(blockdev::BlockDevice& device, const DbOptions& options = {});
 };
 
-// A formatted disk with a ring of 2 MiB, shut down by nobody yet.
-std::unique_ptr<blockdev::MemoryDevice> new_disk(blockdev::MemoryOptions options = {.size_bytes = 32_MiB, .name = "test"});
+// A ring of 2 MiB holds one buffer, one of 8 MiB a buffer for each of four cores.
+inline constexpr std::uint64_t kSmallRing = 2_MiB, kWideRing = 8_MiB;
+// A formatted disk, shut down by nobody yet.
+std::unique_ptr<blockdev::MemoryDevice> new_disk(blockdev::MemoryOptions options = {.size_bytes = 32_MiB, .name = "test"},
+                                                 std::uint64_t log_bytes = kSmallRing);
 // What a reboot finds. May be called again on the same device for another copy.
 std::unique_ptr<blockdev::MemoryDevice> power_cut(blockdev::MemoryDevice& device, blockdev::Survival survival, std::uint64_t seed = 1);
 
