@@ -69,7 +69,7 @@ Result<> Cursor::Impl::load(Bytes target, Side side, bool reading_on, bool forwa
     if (walk == Walk::kFailed) return std::move(path.error);
     if (walk == Walk::kOk) {
       if (attempt < kOptimisticTries) {
-        std::memcpy(page, env.pool.data(path.node.page), kPageBytes);
+        bufferpool::racy_copy(page, env.pool.data(path.node.page), kPageBytes);
         if (validate(env, path.node)) break;
       } else {
         auto guard = bufferpool::SharedGuard::take(env.pool, path.node.page);

@@ -9,13 +9,13 @@ using bufferpool::ExclusiveGuard;
 
 using UndoWriter = Writer<1 + 3 * 10 + kMaxKeyBytes + kMaxInlineBytes>;
 
-void write_undo(UndoWriter& out, const TreeRef& tree, Bytes key, const std::optional<NodeView::Value>& old) {
-  out.number(!old ? UndoKind::kWasAbsent : old->is_overflow ? UndoKind::kWasOverflow : UndoKind::kWasInline);
+void write_undo(UndoWriter& out, const TreeRef& tree, Bytes key, bool existed, const NodeView::Value& old) {
+  out.number(!existed ? UndoKind::kWasAbsent : old.is_overflow ? UndoKind::kWasOverflow : UndoKind::kWasInline);
   out.varint(tree.id.value);
   out.varint(tree.root.value);
   out.varint(key.size());
   out.put(key);
-  if (old) out.put(old->bytes);
+  if (existed) out.put(old.bytes);
 }
 
 // Latches the leaf that covers the key. kOk: `leaf` holds it.
@@ -60,7 +60,7 @@ class LeafStep {
 
   LeafOutcome run(wal::Log::Reservation& reservation) {
     LeafOutcome outcome{.existed = at_.exact, .changed = true};
-    if (old_ && old_->is_overflow) outcome.old_overflow = OverflowRef::decode(old_->bytes);
+    if (old_.is_overflow) outcome.old_overflow = OverflowRef::decode(old_.bytes);
     const std::size_t used_before = node_.used_bytes();
     const Lsn lsn = log(reservation);
     apply();
@@ -96,7 +96,7 @@ class LeafStep {
     }
     page.first = head.bytes();
     UndoWriter undo;
-    if (change_.undo_next == kNoLsn) write_undo(undo, tree_, change_.key, old_);
+    if (change_.undo_next == kNoLsn) write_undo(undo, tree_, change_.key, at_.exact, old_);
     return tree_.env.log.append(reservation, &txn_,
                                 {.changes = {&page, 1},
                                  .undo = undo.bytes(),
@@ -116,7 +116,7 @@ class LeafStep {
   ExclusiveGuard& leaf_;
   NodeView node_;
   Position at_;
-  std::optional<NodeView::Value> old_;
+  NodeView::Value old_{};  // where at_.exact
 };
 
 }  // namespace

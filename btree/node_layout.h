@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "bufferpool/racy_read.h"
 #include "common/types.h"
 #include "disk/layout.h"
 
@@ -87,7 +88,7 @@ constexpr Slot unpack_slot(std::uint64_t word) {
 // One load that the compiler may not repeat: the value that was checked is the value that is used, though another core
 // may be writing. Relaxed is enough: the version check orders everything.
 template <class T>
-inline T load_once(const T& from) {
+KELDA_RACY_READ inline T load_once(const T& from) {
   return __atomic_load_n(&from, __ATOMIC_RELAXED);
 }
 
@@ -103,7 +104,7 @@ inline std::uint32_t head_of(Bytes suffix) {
   return head;
 }
 
-inline std::size_t common_prefix(Bytes a, Bytes b) {
+KELDA_RACY_READ inline std::size_t common_prefix(Bytes a, Bytes b) {
   const std::size_t n = std::min(a.size(), b.size());
   std::size_t i = 0;
   while (i < n && a[i] == b[i]) ++i;
@@ -147,7 +148,7 @@ class NodeView {
             (word & kOverflowFlag) != 0};
   }
   Value value(unsigned i) const { return value(slot(i)); }
-  std::uint16_t value_word(Slot s) const {
+  KELDA_RACY_READ std::uint16_t value_word(Slot s) const {
     std::uint16_t word;
     std::memcpy(&word, page_ + std::min<std::size_t>(s.offset, kPageBytes - sizeof word), sizeof word);
     asm volatile("" : "+r"(word));  // as load_once: the cell may be unaligned, so no atomic load
@@ -158,7 +159,7 @@ class NodeView {
   }
 
   // Children are numbered 0 .. count: 0 is first_child, i + 1 belongs to separator i.
-  PageId child(unsigned i) const {
+  KELDA_RACY_READ PageId child(unsigned i) const {
     if (i == 0) return PageId(load_once(header().first_child));
     const Slot s = slot(i - 1);
     const std::size_t at = std::min<std::size_t>(s.offset + kCellHeaderBytes + s.suffix_bytes, kPageBytes - kChildBytes);

@@ -16,14 +16,14 @@ struct SearchKey {
   SearchKey(NodeView node, Bytes key) : suffix(key.subspan(std::min(node.prefix_bytes(), key.size()))), head(head_of(suffix)) {}
 };
 
-inline std::uint64_t load_big_endian(const std::byte* at) {
+KELDA_RACY_READ inline std::uint64_t load_big_endian(const std::byte* at) {
   std::uint64_t word;
   std::memcpy(&word, at, sizeof word);
   return __builtin_bswap64(word);
 }
 
 // Order of two suffixes whose heads are equal: <0, 0, >0.
-inline int compare_tails(Bytes a, Bytes b) {
+KELDA_RACY_READ inline int compare_tails(Bytes a, Bytes b) {
   const std::size_t n = std::min(a.size(), b.size());
   std::size_t i = 4;  // where the heads end; if one ends before, it is a prefix of the other (zero padding)
   for (; i + 8 <= n; i += 8) {

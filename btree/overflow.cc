@@ -127,6 +127,12 @@ OverflowRef OverflowRef::decode(Bytes bytes) {
   return ref;
 }
 
+OverflowRef OverflowRef::decode_racy(Bytes bytes) {
+  std::array<std::byte, kBytes> copy{};
+  bufferpool::racy_copy(copy.data(), bytes.data(), std::min(bytes.size(), copy.size()));
+  return decode(copy);
+}
+
 std::array<std::byte, OverflowRef::kBytes> OverflowRef::encode() const {
   std::array<std::byte, kBytes> bytes;
   std::memcpy(bytes.data(), &value_bytes, 4);

@@ -44,6 +44,7 @@ struct OverflowRef {
 
   static constexpr std::size_t kBytes = 20;
   static OverflowRef decode(Bytes bytes);
+  static OverflowRef decode_racy(Bytes bytes);  // from a page that is not validated yet
   std::array<std::byte, kBytes> encode() const;
   std::size_t data_page_count() const { return (value_bytes + kOverflowPageBytes - 1) / kOverflowPageBytes; }
   bool has_index() const { return value_bytes > kOverflowPageBytes; }

@@ -6,6 +6,13 @@ namespace kelda::btree {
 
 namespace {
 
+void assign(std::string& value, Bytes bytes) {
+  value.resize_and_overwrite(bytes.size(), [&](char* to, std::size_t) {
+    bufferpool::racy_copy(to, bytes.data(), bytes.size());
+    return bytes.size();
+  });
+}
+
 // Reads of one key. `Take` gets the leaf's value while it is still unvalidated; `MayUse` as in BTree::lookup.
 struct LeafRead {
   const TreeEnv& env;
@@ -84,9 +91,9 @@ Result<bool> lookup_in(const TreeEnv& env, TreeId id, PageId root, Bytes key, st
         [&](NodeView::Value stored) {
           reference.reset();
           if (stored.is_overflow) [[unlikely]] {
-            reference = OverflowRef::decode(stored.bytes);
+            reference = OverflowRef::decode_racy(stored.bytes);
           } else {
-            value.assign(as_view(stored.bytes));
+            assign(value, stored.bytes);
             fetched.reset();
           }
         },
@@ -107,7 +114,7 @@ Result<bool> lookup_in(const TreeEnv& env, TreeId id, PageId root, Bytes key, st
         read,
         [&](NodeView::Value stored) {
           again.reset();
-          if (stored.is_overflow) again = OverflowRef::decode(stored.bytes);
+          if (stored.is_overflow) again = OverflowRef::decode_racy(stored.bytes);
         },
         may_use));
     if (read.found && again == reference) {
@@ -132,7 +139,7 @@ Result<std::optional<std::uint64_t>> BTree::value_length(Bytes key) {
   const bool found = TRY(read_key(
       read,
       [&](NodeView::Value stored) {
-        bytes = stored.is_overflow ? OverflowRef::decode(stored.bytes).value_bytes : stored.bytes.size();
+        bytes = stored.is_overflow ? OverflowRef::decode_racy(stored.bytes).value_bytes : stored.bytes.size();
       },
       [] { return true; }));
   if (!found) return std::optional<std::uint64_t>{};
