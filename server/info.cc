@@ -29,7 +29,7 @@ void server_section(const InfoSource& source, Out out) {
                  "redis_version:{}\r\nredis_mode:standalone\r\nkelda_version:{}\r\nos:{}\r\narch_bits:64\r\n"
                  "process_id:1\r\nrun_id:{}\r\ntcp_port:{}\r\nserver_time_usec:{}\r\nuptime_in_seconds:{}\r\n"
                  "uptime_in_days:{}\r\nio_threads_active:{}\r\n",
-                 kRedisVersion, KELDA_VERSION, server.options.platform == "bare" ? "none (Kelda bare)" : "Linux",
+                 kRedisVersion, KELDA_VERSION, server.options.platform,
                  server.run_id, address.substr(address.rfind(':') + 1), runtime::wall_clock_us(), uptime_s, uptime_s / 86400,
                  server.core_count());
 }

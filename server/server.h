@@ -34,7 +34,7 @@ struct ServerOptions {
   std::uint64_t memory_bytes = 0;
   DurabilityMode durability = DurabilityMode::kFlush;
   std::string device_text;                    // "disk.kelda, 4 GiB, flush, no FUA"
-  std::string platform = "hosted";            // or "bare"
+  std::string platform = "hosted";            // what it runs on
   OpenReport open_report;
 };
 
