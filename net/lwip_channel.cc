@@ -14,8 +14,9 @@ namespace {
 using runtime::TimeNs;
 
 // Bytes read on another core before the window is opened by a message of its own; a reply opens it for free.
-constexpr std::size_t kWindowBatchBytes = 16 * 1024;
-static_assert(kWindowBatchBytes * 4 <= TCP_WND);
+constexpr std::size_t kWindowBatchBytes = 4 * 1024;
+// Else a window could be used up before it is opened, and the peer would wait for ever.
+static_assert(kWindowBatchBytes * 2 <= WindowPool::kFirstBytes);
 
 // lwIP polls a connection every kPollTicks half seconds.
 constexpr u8_t kPollTicks = 1;
