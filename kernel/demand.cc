@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include <cstring>
+
 #include "kernel/check.h"
 #include "kernel/internal.h"
 #include "kernel/limbo.h"
@@ -158,17 +160,37 @@ void protect_page(std::uint64_t* slot, VirtAddr page, Protection protection) {
 }
 
 // Moves entries; limbo stays where it is. Other CPUs flush before the old addresses can be used again.
-bool move_entries(VirtAddr from, VirtAddr to, std::size_t size_bytes) {
-  for (std::size_t offset = 0; offset < size_bytes; offset += kPageBytes) {
-    std::uint64_t* source = table_entry(from + offset, TableLevel::kPage, false);
-    if (!source || !(*source & (kPtePresent | kPteHidden))) continue;
-    std::uint64_t* target = table_entry(to + offset, TableLevel::kPage, true);
+void move_entries(VirtAddr from, VirtAddr to, std::size_t size_bytes) {
+  for_each_entry(from, from + size_bytes, [from, to](std::uint64_t* source, VirtAddr page) {
+    if (!(*source & (kPtePresent | kPteHidden))) return;
+    std::uint64_t* target = table_entry(to + (page - from), TableLevel::kPage, true);
     KERNEL_CHECK(target);
     *target = *source;
     *source = 0;
-  }
+  });
   tlb_force(tlb_new_generation());
-  return true;
+}
+
+// Copies pages to new frames: for few pages this costs less than making other CPUs flush. False without memory.
+bool copy_pages(VirtAddr from, VirtAddr to, std::size_t size_bytes, Protection protection) {
+  bool complete = true;
+  for_each_entry(from, from + size_bytes, [&](std::uint64_t* source, VirtAddr page) {
+    if (!(*source & (kPtePresent | kPteHidden)) || !complete) return;
+    VirtAddr copy = to + (page - from);
+    complete = fill(copy, protection) == DemandFault::kMapped;
+    if (complete) std::memcpy(frame_pointer(PhysAddr(*table_entry(copy, TableLevel::kPage, false) & kPteFrameMask)),
+                              frame_pointer(PhysAddr(*source & kPteFrameMask)), kPageBytes);
+  });
+  return complete;
+}
+
+// Up to so many pages, copying and zeroing are preferred to interrupting other CPUs.
+constexpr std::size_t kFewBytes = 64 * kPageBytes;
+
+void zero_pages(VirtAddr begin, VirtAddr end) {
+  for_each_entry(begin, end, [](std::uint64_t* entry, VirtAddr) {
+    if (*entry & (kPtePresent | kPteHidden)) zero_frame(PhysAddr(*entry & kPteFrameMask));
+  });
 }
 
 }  // namespace
@@ -229,6 +251,10 @@ std::int64_t demand_discard(VirtAddr begin, std::size_t size_bytes) {
   if (begin % kPageBytes || !is_demand(begin, size_bytes)) return -EINVAL;
   AreaGuard guard;
   if (!g_areas.covers(begin, begin + size_bytes)) return -ENOMEM;
+  if (size_bytes <= kFewBytes && !tlb_others_sleep()) {
+    zero_pages(begin, begin + size_bytes);
+    return 0;
+  }
   retire(begin, begin + size_bytes);
   settle(begin, begin + size_bytes);
   return 0;
@@ -256,10 +282,15 @@ std::int64_t demand_resize(VirtAddr begin, std::size_t old_bytes, std::size_t ne
   std::int64_t target = choose_address(0, new_bytes);
   if (target < 0) return target;
   auto to = static_cast<VirtAddr>(target);
-  // Entries of the target may still be in limbo.
-  limbo_force();
+  settle(to, to + new_bytes);
   if (!g_areas.set(to, to + new_bytes, protection)) return -ENOMEM;
-  move_entries(begin, to, old_bytes);
+  if (old_bytes > kFewBytes || tlb_others_sleep()) {
+    move_entries(begin, to, old_bytes);
+  } else if (!copy_pages(begin, to, old_bytes, protection)) {
+    KERNEL_CHECK(g_areas.clear(to, to + new_bytes));
+    unmap_locked(to, to + new_bytes);
+    return -ENOMEM;
+  }
   KERNEL_CHECK(g_areas.clear(begin, begin + old_bytes));
   unmap_locked(begin, begin + old_bytes);
   return target;

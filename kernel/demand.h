@@ -40,9 +40,10 @@ std::int64_t demand_map(const MapRequest& request);
 bool demand_is_used(VirtAddr begin, std::size_t size_bytes);
 std::int64_t demand_unmap(VirtAddr begin, std::size_t size_bytes);
 std::int64_t demand_protect(VirtAddr begin, std::size_t size_bytes, Protection protection);
-// The memory stays mapped and reads as zeroes from now on; its frames go back.
+// The memory stays mapped and reads as zeroes from now on. Its frames go back, unless they are few and other CPUs would
+// have to be interrupted for them.
 std::int64_t demand_discard(VirtAddr begin, std::size_t size_bytes);
-// mremap: shrinks, grows in place, or with `may_move` moves without copying. Returns the address.
+// mremap: shrinks, grows in place, or with `may_move` moves (few pages by copying). Returns the address.
 std::int64_t demand_resize(VirtAddr begin, std::size_t old_bytes, std::size_t new_bytes, bool may_move);
 // brk: moves the program break if it can; returns the break in force.
 VirtAddr demand_break(VirtAddr wanted);

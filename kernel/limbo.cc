@@ -19,6 +19,8 @@ struct Range {
 constexpr std::size_t kQueueSize = 1024;
 constexpr std::uint64_t kTagShift = 52, kTags = 2048;
 static_assert(kQueueSize < kTags);
+// Up to so many pages are invalidated one by one; more are forgotten by a flush of everything.
+constexpr std::uint64_t kFewPages = 32;
 // More than this share of RAM never waits.
 constexpr std::uint64_t kLimboShare = 8;
 
@@ -62,14 +64,14 @@ bool limbo_add(VirtAddr begin, VirtAddr end) {
   if (g_count == kQueueSize) return false;
   std::uint64_t tag = next_tag();
   std::uint64_t retired = 0;
-  for_each_entry(begin, end, [&](std::uint64_t* entry, VirtAddr) {
+  for_each_entry(begin, end, [&](std::uint64_t* entry, VirtAddr page) {
     if (*entry & kPteLimbo) return;
     atomic_entry(entry).store((*entry & kPteFrameMask) | kPteLimbo | tag, std::memory_order_relaxed);
-    ++retired;
+    if (++retired <= kFewPages) invalidate_page(page);
   });
   if (!retired) return true;
   g_pages.fetch_add(retired, std::memory_order_relaxed);
-  std::uint64_t generation = tlb_new_generation();
+  std::uint64_t generation = tlb_new_generation(retired <= kFewPages);
   g_queue[(g_head + g_count++) % kQueueSize] = {begin, end, generation, tag};
   release_passed();
   if (g_pages.load(std::memory_order_relaxed) > memory_stats().total_page_count / kLimboShare) limbo_force();

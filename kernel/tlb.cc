@@ -15,16 +15,30 @@ bool has_passed(const CpuState& cpu, std::uint64_t generation) {
 }
 }  // namespace
 
-std::uint64_t tlb_new_generation() {
+std::uint64_t tlb_new_generation(bool invalidated) {
   InterruptsOff off;
   std::uint64_t generation = g_tlb_generation.fetch_add(1, std::memory_order_seq_cst) + 1;
-  tlb_pass();
+  std::atomic<std::uint64_t>& seen = this_cpu().tlb_seen;
+  // Only if nothing older is pending, and nobody has started another generation meanwhile.
+  if (invalidated && seen.load(std::memory_order_relaxed) == generation - 1) {
+    seen.store(generation, std::memory_order_seq_cst);
+  } else {
+    tlb_pass();
+  }
   return generation;
 }
 
 bool tlb_passed(std::uint64_t generation) {
   for (std::uint32_t i = 0; i < g_cpu_count; ++i) {
     if (!has_passed(g_cpus[i], generation)) return false;
+  }
+  return true;
+}
+
+bool tlb_others_sleep() {
+  constexpr std::uint64_t kFuture = ~std::uint64_t{0};
+  for (std::uint32_t i = 0; i < g_cpu_count; ++i) {
+    if (i != this_cpu_index() && !has_passed(g_cpus[i], kFuture)) return false;
   }
   return true;
 }

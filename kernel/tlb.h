@@ -33,10 +33,13 @@ inline void tlb_pass() {
   cpu.tlb_seen.store(generation, std::memory_order_seq_cst);
 }
 
-// Starts a new generation for what the caller has just unmapped, and returns it. This CPU passes it at once.
-std::uint64_t tlb_new_generation();
+// Starts a new generation for what the caller has just unmapped, and returns it. This CPU passes it at once: by a flush,
+// or without one when the caller has `invalidated` each page here (with interrupts off since before the first).
+std::uint64_t tlb_new_generation(bool invalidated = false);
 // Has every running CPU passed `generation`?
 bool tlb_passed(std::uint64_t generation);
+// Is this CPU the only one that runs? Then a new generation passes at once.
+bool tlb_others_sleep();
 // Makes every CPU pass it, by interrupt where needed, and waits. For when memory is short and for moves.
 void tlb_force(std::uint64_t generation);
 

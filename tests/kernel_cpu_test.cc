@@ -31,9 +31,6 @@ class KernelCpu : public ::testing::Test {
   void SetUp() override {
     if (!running_bare()) GTEST_SKIP() << "needs the bare machine";
   }
-  void need_two() {
-    if (cpu_count() < 2) GTEST_SKIP() << "needs two CPUs";
-  }
 };
 
 TEST_F(KernelCpu, ThreadsRunOnAllCpusAtOnceAndNoMore) {
@@ -61,7 +58,7 @@ TEST_F(KernelCpu, ThreadsRunOnAllCpusAtOnceAndNoMore) {
 }
 
 TEST_F(KernelCpu, ThreadsCanBeStartedAgainAndAgain) {
-  need_two();
+  if (cpu_count() < 2) GTEST_SKIP() << "needs two CPUs";
   int sum = 0;
   for (int i = 0; i < 200; ++i) {
     thread_local int per_thread = 0;
@@ -98,7 +95,7 @@ TEST_F(KernelCpu, APastDeadlineDoesNotSleep) {
 
 // Each side sleeps without a deadline: one lost wake-up and the test hangs.
 TEST_F(KernelCpu, WakeUpsAreNeverLost) {
-  need_two();
+  if (cpu_count() < 2) GTEST_SKIP() << "needs two CPUs";
   constexpr int kRounds = 5000;
   std::atomic<int> turn{0};
   std::uint32_t main_cpu = this_cpu_index();
@@ -155,7 +152,7 @@ TEST_F(KernelCpu, RegisteredVectorsReachTheirHandlerOnTheCpuNamed) {
 }
 
 TEST_F(KernelCpu, MutexesAndConditionsCrossCpus) {
-  need_two();
+  if (cpu_count() < 2) GTEST_SKIP() << "needs two CPUs";
   std::mutex mutex;
   std::condition_variable condition;
   constexpr int kRounds = 500;
