@@ -88,7 +88,9 @@ Result<> DiskFile::open_fd() {
   }
   if (fd_ >= 0) return {};
   if (errno == ENOENT && options_.create_bytes > 0 && !options_.read_only) return create_fd(flags);
+  if (errno == ENOENT && options_.read_only) return Error(Code::kNotFound, no_access(errno) + ": name another disk");
   if (errno == ENOENT) return Error(Code::kNotFound, no_access(errno) + "; create it by giving its size (--create SIZE)");
+  if (errno == EISDIR) return Error(Code::kInvalidArgument, path_ + " is a folder: name a file or a block device");
   if (errno == EBUSY) return Error(Code::kBusy, path_ + " is mounted or in use by another process: stop that first, or choose another disk");
   return Error(Code::kInvalidArgument, no_access(errno));
 }
@@ -146,10 +148,14 @@ Result<> DiskFile::probe() {
   } else if (S_ISREG(what.st_mode)) {
     TRY(probe_file(static_cast<std::uint64_t>(what.st_size)));
   } else {
-    return Error(Code::kInvalidArgument, path_ + " is neither a file nor a block device");
+    return Error(Code::kInvalidArgument, path_ + " is neither a file nor a block device: name one that is");
   }
+  const std::uint64_t given_bytes = info_.size_bytes;
   info_.size_bytes = round_down(info_.size_bytes, info_.block_bytes);
-  if (info_.size_bytes == 0) return Error(Code::kTooSmall, path_ + " is empty: give it a size (--create SIZE makes a new one)");
+  if (info_.size_bytes == 0) {
+    return Error(Code::kTooSmall, path_ + " has " + std::to_string(given_bytes) + " bytes, which is no disk: name another, or a "
+                                          "path that is not there yet with --create SIZE");
+  }
   info_.atomic_bytes = info_.block_bytes;
   // fdatasync and RWF_DSYNC reach the medium: Linux flushes the disk's own cache for both.
   info_.has_flush = true;

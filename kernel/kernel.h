@@ -31,8 +31,10 @@ bool running_bare();
 // ("virtio_mmio.device=..."), quotes respected; the first word is argv[0].
 std::string_view command_line();
 
-// Ends the virtual machine. With QEMU's isa-debug-exit at port 0xf4 its status is (code << 1) | 1; else power-off
-// through ACPI; else a triple fault (needs -no-reboot to end there). Callable from any CPU and context.
+// Ends the virtual machine. With QEMU's isa-debug-exit at port 0xf4 its status is (code + 1) << 1 | 1, so that 1 is left to
+// QEMU's own failures (other codes than 0 to 126 are told as 126); else power-off through ACPI; else a triple fault (needs
+// -no-reboot to end there). Callable from any CPU and context.
+inline constexpr int kHighestExitCode = 126;
 [[noreturn]] void exit_vm(int code);
 // Reboots: ACPI reset register, keyboard controller, triple fault.
 [[noreturn]] void reset_vm();

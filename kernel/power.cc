@@ -128,7 +128,9 @@ void exit_vm(int code) {
   asm volatile("cli");
   // isa-debug-exit reads as zero; a port that nobody drives reads as ones.
   if (in8(kDebugExitPort) == 0) {
-    out8(kDebugExitPort, static_cast<std::uint8_t>(code & 0x7f));
+    // One more than the code: what QEMU makes of 0 is also how it reports that it could not start.
+    const int told = code < 0 || code > kHighestExitCode ? kHighestExitCode : code;
+    out8(kDebugExitPort, static_cast<std::uint8_t>(told + 1));
     wait_for_power_off();
   }
   power_off();

@@ -1,4 +1,3 @@
-#include <sched.h>
 #include <signal.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
@@ -10,6 +9,8 @@
 #include <cstring>
 #include <thread>
 
+#include "runtime/backend.h"
+#include "runtime/core_hosted.h"
 #include "runtime/machine_platform.h"
 
 namespace kelda::runtime {
@@ -54,8 +55,7 @@ MachineInfo hosted_machine_info() {
   utsname name{};
   uname(&name);
   info.platform = std::string(name.sysname) + " " + name.release;
-  cpu_set_t cpus;
-  if (sched_getaffinity(0, sizeof cpus, &cpus) == 0) info.cpu_count = static_cast<std::uint32_t>(CPU_COUNT(&cpus));
+  info.cpu_count = hosted_platform().cpu_count();  // not of this thread, which may be pinned by now
   struct sysinfo memory {};
   if (sysinfo(&memory) == 0) info.memory_bytes = std::uint64_t{memory.totalram} * memory.mem_unit;
   info.available_bytes = available_memory_bytes();

@@ -12,8 +12,8 @@ qemu-system-x86_64 -machine "${KELDA_QEMU_MACHINE:-q35}" -accel $accel -cpu $cpu
   -device isa-debug-exit,iobase=0xf4,iosize=0x04 ${KELDA_QEMU_FLAGS:-} \
   -kernel "$program" -append "$(basename "$program") $*" </dev/null
 status=$?
-# isa-debug-exit reports (code << 1) | 1. Anything even means that the guest ended without saying how it went (a triple
-# fault, a plain power-off) or that QEMU failed: never a success.
-if [ $((status & 1)) -eq 1 ]; then exit $((status >> 1)); fi
+# The guest's code comes as (code + 1) << 1 | 1. 1 is QEMU's own failure; anything even means that the guest ended without
+# saying how it went (a triple fault, a plain power-off): never a success.
+if [ $((status & 1)) -eq 1 ] && [ $status -ge 3 ]; then exit $(((status >> 1) - 1)); fi
 echo "boot.sh: the guest ended without an exit code (QEMU status $status)" >&2
 exit 125

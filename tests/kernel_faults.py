@@ -39,6 +39,11 @@ FAULTS = {
 }
 
 
+def qemu_status(code):
+    """What QEMU's isa-debug-exit makes of a guest's exit code (kernel/kernel.h)."""
+    return (code + 1) << 1 | 1
+
+
 def command(program, argument, machine="q35", extra=(), memory="64M"):
     return ["qemu-system-x86_64", "-machine", machine, *ACCEL, "-smp", "2", "-m", memory, "-nodefaults",
             "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-net", "none", *extra,
@@ -56,7 +61,7 @@ def check_fault(program, fault):
     heading, function = FAULTS[fault]
     status, output = boot(program, fault)
     problems = []
-    if status != (PANIC << 1 | 1):
+    if status != qemu_status(PANIC):
         problems.append(f"exit status {status}")
     panic = re.search(r"kelda: panic on cpu \d+ after \d+ ms: .*", output)
     if not panic or heading not in panic.group(0):
@@ -76,8 +81,8 @@ def check_exit_codes(program):
     problems, output = [], ""
     for machine in ("q35", "pc", "microvm,isa-serial=on", "microvm,isa-serial=on,acpi=off"):
         status, output = boot(program, "exit-7", machine)
-        if status != (7 << 1 | 1):
-            problems.append(f"{machine}: exit status {status} instead of 15")
+        if status != qemu_status(7):
+            problems.append(f"{machine}: exit status {status} instead of {qemu_status(7)}")
         # Without the debug device the machine powers off: QEMU ends by itself.
         status, output = boot(program, "exit-7", machine, debug_exit=False)
         if status != 0:
@@ -88,9 +93,9 @@ def check_exit_codes(program):
 def check_small_memory(program):
     """Too little memory is said; what the program needs is enough for it to run."""
     status, output = boot(program, "exit-7", memory="6M")
-    problems = [] if status == (PANIC << 1 | 1) and "too little memory" in output else [f"6 MiB: status {status}"]
+    problems = [] if status == qemu_status(PANIC) and "too little memory" in output else [f"6 MiB: status {status}"]
     status, output = boot(program, "exit-7", memory="16M")
-    if status != (7 << 1 | 1):
+    if status != qemu_status(7):
         problems.append(f"16 MiB: status {status}")
     return problems, output
 
@@ -125,14 +130,14 @@ def with_monitor(program, machine, commands):
 def check_power_button(program, machine):
     """Without a handler of the program's own, the button ends the machine, cleanly."""
     status, output = with_monitor(program, machine, ["system_powerdown"])
-    return ([] if status == 1 else [f"status {status}"]), output
+    return ([] if status == qemu_status(0) else [f"status {status}"]), output
 
 
 def check_nmi(program):
     """A hanging machine shows what it does."""
     status, output = with_monitor(program, "q35", ["inject-nmi"])
     problems = []
-    if status != (PANIC << 1 | 1):
+    if status != qemu_status(PANIC):
         problems.append(f"exit status {status}")
     for wanted in ("asked for by the host", OTHER, "main+0x", "kelda: end of panic report"):
         if wanted not in output:

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 
+#include "runtime/machine.h"
 #include "tools/commands.h"
 #include "tools/json.h"
 
@@ -12,7 +13,7 @@ namespace kelda::tools {
 
 namespace {
 
-// On a terminal only, and at most a few times a second.
+// On a terminal only, and at most a few times a second. A bare machine's console may lead anywhere.
 class Progress {
  public:
   void operator()(std::uint64_t done, std::uint64_t total) {
@@ -25,7 +26,7 @@ class Progress {
   }
 
  private:
-  bool terminal_ = isatty(STDERR_FILENO) != 0;
+  bool terminal_ = !runtime::machine_info().bare && isatty(STDERR_FILENO) != 0;
   std::uint64_t last_ns_ = 0;
 };
 

@@ -1,6 +1,8 @@
 // The command line of `kelda`, and nothing else: what it means is in the commands' own files.
 #include <CLI/CLI.hpp>
 
+#include <cstdio>
+
 #include "tools/commands.h"
 
 namespace kelda::tools {
@@ -32,7 +34,7 @@ void add_vm(CLI::App& root, VmOptions& o) {
   CLI::App* app = root.add_subcommand("vm", "Boot this very program as a virtual machine in QEMU");
   app->add_option("--disk", o.disk, "File or block device that becomes /dev/vda")->type_name("F");
   add_size(app, "--create", o.create_bytes, "Create the disk with this size if it is not there, and format it if it is empty", "");
-  app->add_flag("--force", o.force, "With --create: format the disk whatever it holds. Its content is lost");
+  app->add_flag("--force", o.force, "Format the disk whatever it holds. Its content is lost");
   add_size(app, "--memory", o.memory_bytes, "Memory of the machine", "256M");
   app->add_option("--cpus", o.cpus, "Virtual CPUs")->check(CLI::Range(1, 64))->capture_default_str();
   app->add_option("--resp", o.resp, "Where Redis clients connect, on this host")->type_name("ADDR:PORT")->capture_default_str();
@@ -57,7 +59,7 @@ void add_serve(CLI::App& root, ServeOptions& o) {
   CLI::App* app = root.add_subcommand("serve", "Serve a disk to Redis clients");
   app->add_option("--disk", o.disk, "File or block device; bare: /dev/vda")->type_name("F")->required();
   add_size(app, "--create", o.create_bytes, "Create the disk with this size if it is not there, and format it if it is empty", "");
-  app->add_flag("--force", o.force, "With --create: format the disk whatever it holds. Its content is lost");
+  app->add_flag("--force", o.force, "Format the disk whatever it holds. Its content is lost");
   add_size(app, "--memory", o.memory_bytes, "Bound of all memory; bare: what the machine has", "256M");
   app->add_option("--cores", o.cores, "Cores that serve; bare: all. Default: 2, or what there is");
   app->add_option("--resp", o.resp, "Where to listen for Redis clients")->type_name("ADDR:PORT")->capture_default_str();
@@ -97,6 +99,11 @@ void add_bench(CLI::App& root, BenchKvOptions& o) {
   app->add_flag("--json", o.json, "For programs");
 }
 
+bool is_command(const CLI::App& root, const std::string& word) {
+  const auto named = root.get_subcommands([&](const CLI::App* command) { return command->get_name() == word; });
+  return !named.empty();
+}
+
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
@@ -116,6 +123,11 @@ int run_command_line(int argc, char** argv) {
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    // The parser's own text does not say which word it did not know.
+    if (argc > 1 && argv[1][0] != '-' && !is_command(root, argv[1])) {
+      std::fprintf(stderr, "kelda: '%s' is no command; there are vm, serve, check, bench and version\n", argv[1]);
+      return kExitUsage;
+    }
     return root.exit(error) == 0 ? 0 : kExitUsage;
   }
   if (root.got_subcommand("vm")) return vm(vm_options);

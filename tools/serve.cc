@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <memory>
+#include <utility>
 
 #include "blockdev/blockdev.h"
 #include "kelda/kelda.h"
@@ -9,6 +11,7 @@
 #include "runtime/machine.h"
 #include "server/server.h"
 #include "tools/commands.h"
+#include "tools/new_disk.h"
 
 namespace kelda::tools {
 
@@ -49,11 +52,18 @@ void show_recovery(std::uint64_t done_bytes, std::uint64_t total_bytes) {
   std::fflush(stdout);
 }
 
+// Below this the engine's share is too small for its log buffers and its least pool.
+constexpr std::uint64_t kLeastMemoryBytes = 16_MiB;
+
 // One memory bound for everything: the engine gets what connections, requests and replies leave.
 struct MemoryShares {
   std::uint64_t engine_bytes, network_bytes, request_bytes;
 };
-MemoryShares share_out(std::uint64_t memory_bytes) {
+Result<MemoryShares> share_out(std::uint64_t memory_bytes) {
+  if (memory_bytes < kLeastMemoryBytes) {
+    return Error(Code::kTooSmall, "serving needs at least " + format_size(kLeastMemoryBytes) + " of memory, --memory gives " +
+                                      format_size(memory_bytes) + ": give it more");
+  }
   MemoryShares shares;
   shares.network_bytes = std::clamp<std::uint64_t>(memory_bytes / 16, 4_MiB, 64_MiB);
   shares.request_bytes = std::clamp<std::uint64_t>(memory_bytes / 8, 4_MiB, 512_MiB);
@@ -61,6 +71,19 @@ MemoryShares share_out(std::uint64_t memory_bytes) {
   shares.engine_bytes = memory_bytes > taken ? memory_bytes - taken : 0;
   return shares;
 }
+
+// Ends the network and what listens on it, also when the start fails half-way.
+struct Network {
+  std::unique_ptr<net::Listener> listener;
+  void end() {
+    if (std::exchange(ended, true)) return;
+    if (listener != nullptr) listener->close();
+    listener.reset();
+    net::stop();
+  }
+  ~Network() { end(); }
+  bool ended = false;
+};
 
 Result<std::uint16_t> port_of(const std::string& address) {
   const auto colon = address.rfind(':');
@@ -70,7 +93,7 @@ Result<std::uint16_t> port_of(const std::string& address) {
 
 Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& stop) {
   const std::uint64_t memory_bytes = memory_to_use(options.memory_bytes, 256_MiB);
-  const MemoryShares shares = share_out(memory_bytes);
+  const MemoryShares shares = TRY(share_out(memory_bytes));
   const bool flush = options.durability != "none";
   print_machine(rt.core_count(), memory_bytes);
   // The port first: two servers on one port is the commoner mistake, and nothing was touched yet.
@@ -78,8 +101,9 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
                                      .gateway = options.gateway,
                                      .connection_limit = options.max_clients + 64,
                                      .memory_limit_bytes = shares.network_bytes}));
+  Network network;
   TRY(port_of(options.resp));
-  auto listener = TRY(net::listen(options.resp, rt.core_count()));
+  network.listener = TRY(net::listen(options.resp, rt.core_count()));
 
   DatabaseOptions db_options;
   db_options.memory_bytes = shares.engine_bytes;
@@ -88,6 +112,7 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
   db_options.force_create = options.force;
   db_options.progress = &show_recovery;
   OpenReport opened;
+  const NewDisk new_disk(options.disk);
   auto db = TRY(Database::open(options.disk, options.create_bytes, db_options, &opened));
   print_database(*db, opened, flush);
 
@@ -113,15 +138,13 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
                 stack.gateway.empty() ? "none" : stack.gateway.c_str(), stack.mac.c_str());
   }
   std::printf("%.0f ms from start\n", static_cast<double>(runtime::machine_info().since_start_us) / 1000);
-  std::printf("ready: redis://%s\n", options.announce.empty() ? listener->local().c_str() : options.announce.c_str());
+  std::printf("ready: redis://%s\n", options.announce.empty() ? network.listener->local().c_str() : options.announce.c_str());
   std::fflush(stdout);
 
-  Result<> served = server.serve(rt, *listener);
+  Result<> served = server.serve(rt, *network.listener);
   stop.set();  // ends the fiber above when a client asked for the shutdown
   runtime::Core::current().yield();
-  listener->close();
-  listener.reset();
-  net::stop();
+  network.end();
   if (served) served = db->close();
   if (served) std::printf("closed cleanly\n");
   std::fflush(stdout);

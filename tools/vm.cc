@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,7 +22,9 @@
 #include <cstring>
 
 #include "runtime/machine.h"
+#include "runtime/core.h"
 #include "tools/child.h"
+#include "tools/new_disk.h"
 
 namespace kelda::tools {
 
@@ -29,13 +32,38 @@ namespace {
 
 Error system_error(const std::string& what) { return Error(Code::kIo, what + ": " + std::strerror(errno)); }
 
+// QEMU's own message speaks of a byte that it cannot lock. The locks are those of blockdev/file_hosted.cc: whoever may write,
+// a kelda or a QEMU, holds some from byte 100 on. They outlive a killed process by a moment.
+Result<> check_disk_free(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) return system_error(path);
+  constexpr int kPatienceMs = 2000, kPauseMs = 10;
+  bool busy = true;
+  for (int waited_ms = 0; busy && waited_ms <= kPatienceMs; waited_ms += kPauseMs) {
+    if (waited_ms > 0) usleep(kPauseMs * 1000);
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = 100;
+    busy = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  }
+  close(fd);
+  if (!busy) return {};
+  return Error(Code::kBusy, path + " is in use by another process (a running kelda or virtual machine): stop it first");
+}
+
 // The guest's disk: there already, or made now (sparse).
 Result<> prepare_disk(const VmOptions& options) {
   if (options.disk.empty()) {
     if (options.guest_command.empty()) return Error(Code::kInvalidArgument, "name the disk: --disk FILE [--create 4G]");
     return {};
   }
-  if (access(options.disk.c_str(), F_OK) == 0) return {};
+  struct stat what;
+  if (stat(options.disk.c_str(), &what) == 0) {
+    if (S_ISREG(what.st_mode) || S_ISBLK(what.st_mode)) return options.print_command ? Result<>() : check_disk_free(options.disk);
+    return Error(Code::kInvalidArgument, options.disk + " is neither a file nor a block device: name one that is");
+  }
+  if (errno != ENOENT) return system_error(options.disk);
   if (options.create_bytes == 0) {
     return Error(Code::kNotFound, options.disk + " is not there: name another --disk, or add --create SIZE to make it");
   }
@@ -52,12 +80,14 @@ Result<> prepare_disk(const VmOptions& options) {
 
 // passt's own message for a port in use is easy to miss.
 Result<> check_port_free(const std::string& resp) {
-  const auto colon = resp.rfind(':');
-  if (colon == std::string::npos) return {};  // passt_command() says what is wrong
+  const auto colon = resp.rfind(':');  // passt_command() has seen that there is one, and a port behind it
+  const std::string host = resp.substr(0, colon);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<std::uint16_t>(std::strtoul(resp.c_str() + colon + 1, nullptr, 10)));
-  if (inet_pton(AF_INET, resp.substr(0, colon).c_str(), &address.sin_addr) != 1) return {};
+  if (inet_pton(AF_INET, host.empty() ? "0.0.0.0" : host.c_str(), &address.sin_addr) != 1) {
+    return Error(Code::kInvalidArgument, "'" + host + "' is not an IPv4 address like 127.0.0.1 (--resp ADDR:PORT)");
+  }
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -96,6 +126,8 @@ bool press_power_button(const std::string& monitor) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::strncpy(address.sun_path, monitor.c_str(), sizeof address.sun_path - 1);
+  const timeval patience{5, 0};  // a monitor that hangs must not keep us from the second request
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   const std::string request = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"system_powerdown\"}\n";
   bool pressed = false;
   if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
@@ -115,31 +147,39 @@ bool press_power_button(const std::string& monitor) {
 int exit_code_of(int status) {
   if (WIFSIGNALED(status)) return 128 + WTERMSIG(status);
   const int code = WEXITSTATUS(status);
-  // isa-debug-exit: (code << 1) | 1. Even codes are QEMU's own: 0 is a plain power-off.
-  return (code & 1) != 0 ? code >> 1 : code;
+  // The guest's own code comes as (code + 1) << 1 | 1 (kernel/kernel.h). 1 is QEMU's failure, 0 a plain power-off.
+  return code >= 3 && (code & 1) != 0 ? (code >> 1) - 1 : code;
 }
 
 // Until QEMU ends. Signals are blocked in this process and taken here.
 int wait_for_end(Child& qemu, Child& passt, const sigset_t& signals, const std::string& monitor) {
-  bool asked = false, network_ended = false;
+  // `timeout`, shells and supervisors may signal the process and its group: that is one request.
+  constexpr std::int64_t kSameRequestNs = 500'000'000;
+  std::int64_t asked_ns = 0;
+  bool network_ended = false;
   for (;;) {
     int status = 0;
     if (qemu.ended(status)) return exit_code_of(status);
     if (!network_ended && passt.pid() > 0 && passt.ended(status)) {
       network_ended = true;
+      // passt ends when the machine does, and may be seen first.
+      for (int i = 0; i < 100; ++i, usleep(10'000)) {
+        if (qemu.ended(status)) return exit_code_of(status);
+      }
       std::fprintf(stderr, "kelda vm: the network (passt) has ended; the machine goes on without it\n");
     }
     int signal = 0;
     sigwait(&signals, &signal);
     if (signal == SIGCHLD) continue;
-    if (asked) {
+    if (asked_ns != 0) {
+      if (static_cast<std::int64_t>(runtime::now_ns()) - asked_ns < kSameRequestNs) continue;
       std::fprintf(stderr, "kelda vm: ending the machine at once\n");
       qemu.kill_now();
     } else {
       std::fprintf(stderr, "kelda vm: asking the machine to stop (again: at once)\n");
       if (!press_power_button(monitor)) std::fprintf(stderr, "kelda vm: the machine's monitor does not answer\n");
     }
-    asked = true;
+    asked_ns = runtime::now_ns();
   }
 }
 
@@ -165,6 +205,11 @@ Result<int> run(const VmOptions& options) {
   if (!in_path("qemu-system-x86_64")) {
     return Error(Code::kNotFound, "qemu-system-x86_64 is not installed: `apt-get install qemu-system-x86`");
   }
+  // What is wrong with the command line is said before a disk is made.
+  TRY(qemu_command(options, {}));
+  if (options.net == "user") TRY(passt_command(options, {}));
+  if (options.net == "user" && !options.print_command) TRY(check_port_free(options.resp));
+  const NewDisk new_disk(options.disk);
   TRY(prepare_disk(options));
   VmHost host = probe_host(options);
   if (options.print_command) {
@@ -185,7 +230,6 @@ Result<int> run(const VmOptions& options) {
   std::vector<Child::Descriptor> descriptors;
   int guest_end = -1;
   if (options.net == "user") {
-    TRY(check_port_free(options.resp));
     passt = TRY(start_network(options, host, guest_end));
     descriptors.push_back({guest_end, 3});
   }

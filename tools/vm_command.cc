@@ -56,7 +56,10 @@ bool split_address(const std::string& text, std::string& host, std::string& port
   if (colon == std::string::npos || colon + 1 == text.size()) return false;
   host = text.substr(0, colon);
   port = text.substr(colon + 1);
-  return std::all_of(port.begin(), port.end(), [](unsigned char c) { return c >= '0' && c <= '9'; });
+  const bool digits = std::all_of(port.begin(), port.end(), [](unsigned char c) { return c >= '0' && c <= '9'; });
+  if (!digits || port.size() > 5) return false;
+  const int number = std::stoi(port);
+  return number > 0 && number <= 65535;
 }
 
 bool is_microvm(const VmOptions& options) { return options.machine == "microvm"; }

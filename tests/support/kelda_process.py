@@ -68,11 +68,16 @@ class Kelda:
         return self
 
     def _read(self):
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
-            if line.startswith("ready:"):
-                self.ready_after = time.monotonic() - self.started
-                self.ready.set()
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self.lines.append(line.rstrip("\n"))
+                if line.startswith("ready:"):
+                    self.ready_after = time.monotonic() - self.started
+                    self.ready.set()
+
+    def client(self, **options):
+        import redis  # here: not every user of this module needs it
+        return redis.Redis(port=self.port, socket_timeout=options.pop("socket_timeout", 120), **options)
 
     def output(self):
         return "\n".join(self.lines)
