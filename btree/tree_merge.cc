@@ -41,11 +41,11 @@ class MergeStep {
   MergeStep(const TreeRef& tree, const Path& path, wal::Log::Reservation& reservation)
       : env_(tree.env), path_(path), reservation_(reservation) {}
 
-  // Tries the right sibling, then the left one. May wait for their pages.
+  // Tries the left sibling first: then what moves, and is logged, is the underfull node. May wait for the siblings' pages.
   Result<Outcome> run() {
     const NodeView parent = view_of(env_, path_.parent);
     const unsigned count = parent.count(), index = path_.child_index;
-    for (const bool to_right : {true, false}) {
+    for (const bool to_right : {false, true}) {
       if (to_right ? index >= count : index == 0) continue;
       NodeRef sibling{parent.child(to_right ? index + 1 : index - 1), 0};
       if (!validate(env_, path_.parent)) return Outcome::kRestart;

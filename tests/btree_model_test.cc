@@ -111,6 +111,100 @@ TEST(BtreeModel, SmallValues) { run_model(1, 1024, 60, 60); }
 TEST(BtreeModel, OverflowValues) { run_model(2, 40'000, 60, 30); }
 TEST(BtreeModel, LargestValues) { run_model(3, kMaxValueBytes, 12, 8); }
 
+// The worst keys: of full length, in pairs that differ in the last byte alone, so that separators are long; values as long
+// as may stand beside them, or just too long.
+TEST(BtreeModel, LongKeysInPairs) {
+  auto disk = new_disk();
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  BTree tree = (*db)->tree();
+  std::mt19937_64 random(4);
+  Model model;
+  for (int t = 0; t < 24; ++t) {
+    Txn txn(**db);
+    for (int i = 0; i < 50; ++i) {
+      std::string key = std::to_string(random() % 150);
+      key.resize(kMaxKeyBytes - 1, 'x');
+      key += random() % 2 == 0 ? 'a' : 'b';
+      if (random() % 100 < (t < 14 ? 10u : 60u)) {
+        ASSERT_EQ(*tree.remove(txn.txn, as_bytes(key)), model.erase(key) == 1);
+      } else {
+        const std::string value(random() % 3 == 0 ? random() % 40 : 840 + random() % 190, static_cast<char>('a' + i % 26));
+        ASSERT_OK(tree.put(txn.txn, as_bytes(key), as_bytes(value)));
+        model[key] = value;
+      }
+    }
+    ASSERT_OK(txn.commit());
+    expect_equal(**db, model);
+    if (HasFatalFailure()) return;
+  }
+}
+
+// A transaction that outgrows the log is refused, and can still be rolled back.
+TEST(BtreeModel, TooLargeATransactionRollsBack) {
+  auto disk = new_disk(64_MiB, 2_MiB);
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  BTree tree = (*db)->tree();
+  Model model;
+  {
+    Txn txn(**db);
+    for (int i = 0; i < 200; ++i) {
+      model["k" + std::to_string(i)] = std::string(300, 'o');
+      ASSERT_OK(tree.put(txn.txn, as_bytes("k" + std::to_string(i)), as_bytes(std::string(300, 'o'))));
+    }
+    ASSERT_OK(txn.commit());
+  }
+  for (const std::size_t bytes : {400, 100'000}) {
+    Txn txn(**db);
+    Result<PutOutcome> put;
+    int count = 0;
+    for (; put && count < 100'000; ++count) {
+      put = tree.put(txn.txn, as_bytes("k" + std::to_string(count)), as_bytes(std::string(bytes, 'n')));
+    }
+    EXPECT_TRUE(put.failed_with(bytes == 400 ? Code::kTooLarge : Code::kNoSpace)) << count;
+    EXPECT_GT(count, 200);
+    ASSERT_OK(txn.roll_back());
+    expect_equal(**db, model);
+    if (HasFatalFailure()) return;
+  }
+}
+
+// A page that rotted on the disk is named by the read that meets it; the rest stays readable.
+TEST(BtreeModel, DamagedPageIsNamed) {
+  auto disk = new_disk();
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  {
+    Txn txn(**db);
+    for (int i = 0; i < 1000; ++i) ASSERT_OK((*db)->tree().put(txn.txn, as_bytes("k" + std::to_string(i)), as_bytes(std::string(100, 'v'))));
+    ASSERT_OK(txn.commit());
+  }
+  std::vector<PageId> pages;
+  ASSERT_OK((*db)->tree().check([&](PageId page) { pages.push_back(page); }));
+  ASSERT_OK((*db)->log->checkpoint(true));
+  const PageId damaged = pages[pages.size() / 2];
+  db->reset();
+  db = Db::open(*disk);
+  ASSERT_OK(db);
+  // Now: opening would have repaired it from the double-write area.
+  disk->flip_bit((*db)->superblock.layout().offset_of(damaged) + 2000, 3);
+  int read = 0, refused = 0;
+  std::string value;
+  for (int i = 0; i < 1000; ++i) {
+    const auto found = (*db)->tree().lookup(as_bytes("k" + std::to_string(i)), value);
+    read += found && *found;
+    if (!found) {
+      ++refused;
+      EXPECT_TRUE(found.failed_with(Code::kCorrupt));
+      EXPECT_NE(found.error().to_string().find(std::to_string(damaged.value)), std::string::npos) << found.error().to_string();
+    }
+  }
+  EXPECT_GT(read, 900);
+  EXPECT_GT(refused, 5);
+  EXPECT_TRUE((*db)->check().failed_with(Code::kCorrupt));
+}
+
 TEST(BtreeModel, LimitsAreNamed) {
   auto disk = new_disk();
   auto db = Db::open(*disk);
