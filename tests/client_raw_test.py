@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Clients that misbehave, and RESP2 beside RESP3, on plain sockets, against a running server.
 
-    client_raw_test.py HOST:PORT|MEMORY_SERVER [unittest arguments]
+    client_raw_test.py hosted|vm|HOST:PORT|MEMORY_SERVER [unittest arguments]
 
 Uses database 9 and empties it. With a server that was told of a short write time-out in seconds, set WRITE_TIMEOUT_S, and the
 client that never reads is waited for.

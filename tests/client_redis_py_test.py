@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What people do with python3-redis, against a running server.
 
-    client_redis_py_test.py HOST:PORT|MEMORY_SERVER [unittest arguments]
+    client_redis_py_test.py hosted|vm|HOST:PORT|MEMORY_SERVER [unittest arguments]
 
 Uses databases 9 to 11 and empties them.
 """

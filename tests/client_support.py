@@ -196,9 +196,34 @@ class GivenServer:
         pass
 
 
+class KeldaServer:
+    """`kelda serve` or `kelda vm` on a new disk; asserts that it ends well."""
+
+    def __init__(self, mode):
+        from support.kelda_process import Kelda
+        self.directory = tempfile.mkdtemp(prefix="kelda-clients-")
+        self.kelda = Kelda(mode, os.path.join(self.directory, "disk"))
+        self.host, self.port = "127.0.0.1", self.kelda.port
+
+    def __enter__(self):
+        self.kelda.start()
+        return self
+
+    def __exit__(self, *_):
+        try:
+            code = self.kelda.stop()
+            if code != 0:
+                raise AssertionError(f"the server ended with {code}:\n{self.kelda.output()}")
+        finally:
+            self.kelda.kill()
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
 def server_from_argument():
-    """The first argument (removed): HOST:PORT of a running server, or the path of memory_server."""
+    """The first argument (removed): hosted or vm, HOST:PORT of a running server, or the path of memory_server."""
     if len(sys.argv) < 2:
-        sys.exit(f"usage: {sys.argv[0]} HOST:PORT|MEMORY_SERVER [unittest arguments]")
+        sys.exit(f"usage: {sys.argv[0]} hosted|vm|HOST:PORT|MEMORY_SERVER [unittest arguments]")
     argument = sys.argv.pop(1)
+    if argument in ("hosted", "vm"):
+        return KeldaServer(argument)
     return MemoryServer(argument) if os.path.sep in argument and os.access(argument, os.X_OK) else GivenServer(argument)

@@ -2,7 +2,7 @@
 """Asks a real redis-server and ours the same things, over RESP2 and RESP3, and compares replies byte for byte, types
 included. Each case is a list of requests on one fresh connection and empty databases; what Redis answers is the expectation.
 
-    server_compare_test.py HOST:PORT|MEMORY_SERVER
+    server_compare_test.py hosted|vm|HOST:PORT|MEMORY_SERVER
 
 A request may carry a mark that says how its replies are compared:
   near       integers within 2,000 of each other (times)
