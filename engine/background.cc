@@ -1,4 +1,4 @@
-// What a database does on its own: checkpoints, and the reclaiming of dropped trees.
+// What a database does on its own: free frames, checkpoints, and the reclaiming of dropped trees.
 #include <mutex>
 
 #include "engine/transaction.h"
@@ -35,6 +35,7 @@ Result<> DatabaseImpl::spawn_background(runtime::Core& core) {
     background_.add(1);
     return {};
   };
+  TRY(start("frames", [](DatabaseImpl& db) { db.pool_->provide_frames(); }));
   TRY(start("checkpoint", [](DatabaseImpl& db) { db.log_->checkpoint_loop(); }));
   return start("reclaim", [](DatabaseImpl& db) { db.reclaim_loop(); });
 }
@@ -42,6 +43,7 @@ Result<> DatabaseImpl::spawn_background(runtime::Core& core) {
 void DatabaseImpl::stop_background() {
   if (stopping_.exchange(true)) return;
   if (log_ == nullptr || recovery_ == nullptr) return;
+  pool_->stop();
   log_->stop();
   reclaim_wanted_.set();
   if (background_thread_.joinable()) {

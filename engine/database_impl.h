@@ -3,7 +3,7 @@
 // Contract: see include/kelda/kelda.h. Order of locks: tree locks and key locks (lock_table.h) before any latch; the
 // entries mutex is taken alone.
 //
-// Background fibers: the log's checkpoint loop, and the reclaimer that frees the pages of dropped trees. They run on the
+// Background fibers: the pool's provider of frames, the log's checkpoint loop, and the reclaimer that frees the pages of dropped trees. They run on the
 // core that opened the database, or on a thread of their own when that core serves nobody (an embedding program's thread).
 #pragma once
 
