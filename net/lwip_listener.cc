@@ -32,13 +32,24 @@ class LwipConnection : public Connection {
 // The limit on connections is enforced where lwIP asks, at each SYN; a slot is given back when the pcb is freed, which
 // may be long after the Connection, and even the Stack, is gone. So the count lives where the pcbs do. Stack's core only.
 constinit std::uint32_t taken_slots = 0;
+// Of these, connections whose peer has not confirmed yet that it exists. lwIP looks connections up one by one, so a
+// flood of invented ones would slow down the rest long before memory runs out.
+constinit std::uint32_t half_open = 0;
+constexpr std::uint32_t kHalfOpenLimit = 2048;
+void* const kHalfOpen = &half_open;  // the slot's data until then
 
 u8_t slot_id() {
   static const u8_t id = tcp_ext_arg_alloc_id();
   return id;
 }
 
-const tcp_ext_arg_callbacks kSlotOfConnection = {.destroy = [](u8_t, void*) { --taken_slots; }, .passive_open = nullptr};
+const tcp_ext_arg_callbacks kSlotOfConnection = {
+    .destroy =
+        [](u8_t, void* data) {
+          --taken_slots;
+          if (data == kHalfOpen) --half_open;
+        },
+    .passive_open = nullptr};
 
 // Connections that this side closed first wait for stray segments; when slots are short they have waited enough.
 void end_time_waits() {
@@ -48,8 +59,10 @@ void end_time_waits() {
 err_t take_slot(u8_t id, tcp_pcb_listen* listening, tcp_pcb* pcb) {
   const auto* stack = static_cast<const Stack*>(tcp_ext_arg_get(reinterpret_cast<tcp_pcb*>(listening), id));
   if (taken_slots >= stack->connection_limit()) end_time_waits();
-  if (taken_slots >= stack->connection_limit()) return ERR_MEM;
+  if (taken_slots >= stack->connection_limit() || half_open >= kHalfOpenLimit) return ERR_MEM;
   ++taken_slots;
+  ++half_open;
+  tcp_ext_arg_set(pcb, id, kHalfOpen);
   // Before the SYN is answered, so that no more than this is ever promised (window_pool.h).
   pcb->rcv_wnd = pcb->rcv_ann_wnd = WindowPool::kFirstBytes;
   tcp_ext_arg_set_callbacks(pcb, id, &kSlotOfConnection);
@@ -103,6 +116,8 @@ class LwipListener : public Listener {
   static err_t on_accept(void* self, tcp_pcb* pcb, err_t error) {
     auto* listener = static_cast<LwipListener*>(self);
     if (pcb == nullptr || error != ERR_OK) return ERR_VAL;
+    --half_open;
+    tcp_ext_arg_set(pcb, slot_id(), nullptr);
     if (listener == nullptr) return ERR_CLSD;  // lwIP then resets the connection
     auto* channel = new Channel(listener->stack_.core(), listener->stack_.windows(), pcb, true);
     auto seat = listener->dealer_.seat();

@@ -10,7 +10,7 @@ namespace kelda::net::lwip {
 
 void Loopback::attach(const Faults& faults) {
   faults_ = faults;
-  dice_ = Dice(faults.seed);
+  dice_ = Prng(faults.seed);
   const ip4_addr_t address{PP_HTONL(0x7f000001)};
   const ip4_addr_t mask{PP_HTONL(0xff000000)};
   KELDA_ASSERT(netif_add(&device_, &address, &mask, nullptr, this, init, ip_input) != nullptr);
@@ -35,8 +35,8 @@ err_t Loopback::init(netif* device) {
 
 err_t Loopback::send(netif* device, pbuf* packet, const ip4_addr*) {
   auto& self = *static_cast<Loopback*>(device->state);
-  if (self.faults_.loss > 0 && self.dice_.hits(self.faults_.loss)) return ERR_OK;
-  const int copies = self.faults_.doubled > 0 && self.dice_.hits(self.faults_.doubled) ? 2 : 1;
+  if (self.dice_.below(100) < self.faults_.lost_percent) return ERR_OK;
+  const int copies = self.dice_.below(100) < self.faults_.doubled_percent ? 2 : 1;
   for (int i = 0; i < copies; ++i) {
     if (!self.enqueue(*packet)) return ERR_MEM;
   }
@@ -48,7 +48,7 @@ bool Loopback::enqueue(const pbuf& packet) {
   if (copy == nullptr) return false;
   KELDA_ASSERT(pbuf_copy(copy, &packet) == ERR_OK);
   runtime::TimeNs arrives_ns = runtime::now_ns() + faults_.delay_ns;
-  if (faults_.jitter_ns > 0) arrives_ns += dice_.next() % faults_.jitter_ns;
+  if (faults_.jitter_ns > 0) arrives_ns += dice_.below(faults_.jitter_ns);
   auto later = [](runtime::TimeNs time, const Packet& other) { return time < other.arrives_ns; };
   queue_.insert(std::upper_bound(queue_.begin(), queue_.end(), arrives_ns, later), {copy, arrives_ns});
   return true;

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <deque>
 
+#include "common/prng.h"
 #include "lwip/netif.h"
-#include "net/dice.h"
 #include "runtime/core.h"
 
 namespace kelda::net::lwip {
@@ -14,8 +14,8 @@ namespace kelda::net::lwip {
 class Loopback {
  public:
   struct Faults {
-    double loss = 0;
-    double doubled = 0;
+    std::uint32_t lost_percent = 0;
+    std::uint32_t doubled_percent = 0;
     runtime::TimeNs delay_ns = 0;
     runtime::TimeNs jitter_ns = 0;  // up to so much more
     std::uint64_t seed = 1;
@@ -40,7 +40,7 @@ class Loopback {
 
   netif device_{};
   Faults faults_;
-  Dice dice_{1};
+  Prng dice_{1};
   std::deque<Packet> queue_;  // by arrival
 };
 

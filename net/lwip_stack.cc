@@ -26,6 +26,9 @@ using runtime::TimeNs;
 constexpr std::size_t kFramesPerTurn = 64;
 constexpr TimeNs kLeaseTimeoutNs = 20'000'000'000;
 constexpr std::size_t kMaxFramePieces = 16;
+// On a cable nothing is shorter, and lwIP reads headers of that much without asking; a virtual device may deliver less.
+constexpr std::size_t kShortestFrameBytes = 60;
+constexpr std::size_t kLongestFrameBytes = 0xffff;  // what a pbuf can describe
 constexpr TimeNs kFarewellNs = 10'000'000'000;
 
 void init_once() {
@@ -184,9 +187,12 @@ TimeNs Stack::next_deadline_ns() {
 // Copied into memory of its own size: a connection that is slow to read then holds what it was sent, not the device's
 // buffers, and the device never runs out of them.
 void Stack::frame(Bytes bytes, bool checksum_is_good) {
-  pbuf* copy = pbuf_alloc(PBUF_RAW, static_cast<u16_t>(bytes.size()), PBUF_RAM);
+  const std::size_t size = std::max(bytes.size(), kShortestFrameBytes);
+  if (size > kLongestFrameBytes) return;
+  pbuf* copy = pbuf_alloc(PBUF_RAW, static_cast<u16_t>(size), PBUF_RAM);
   if (copy == nullptr) return;  // out of memory: dropped, as a network may
   std::memcpy(copy->payload, bytes.data(), bytes.size());
+  std::memset(static_cast<std::byte*>(copy->payload) + bytes.size(), 0, size - bytes.size());
   const unsigned unchecked = checksum_is_good ? NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP : 0;
   NETIF_SET_CHECKSUM_CTRL(&device_, static_cast<u16_t>(checksum_flags_ & ~unchecked));
   if (device_.input(copy, &device_) != ERR_OK) pbuf_free(copy);

@@ -6,7 +6,7 @@
 #include <mutex>
 #include <vector>
 
-#include "net/dice.h"
+#include "common/prng.h"
 
 namespace kelda::net {
 namespace {
@@ -14,6 +14,10 @@ namespace {
 using runtime::TimeNs;
 
 constexpr std::size_t kPieceBytes = 1460;
+
+bool happens(Prng& dice, double probability) {
+  return static_cast<double>(dice.next() >> 11) < probability * 9007199254740992.0;  // 2^53
+}
 
 // One direction. Everything is guarded by `latch`.
 struct Stream {
@@ -28,7 +32,7 @@ struct Stream {
   // Pieces never overtake each other: what follows a lost one waits for it.
   TimeNs arrival() {
     TimeNs arrives_ns = runtime::now_ns() + options.delay_ns;
-    if (options.loss > 0 && dice.hits(options.loss)) arrives_ns += options.retransmit_ns;
+    if (options.loss > 0 && happens(dice, options.loss)) arrives_ns += options.retransmit_ns;
     last_arrival_ns = std::max(last_arrival_ns, arrives_ns);
     return last_arrival_ns;
   }
@@ -59,7 +63,7 @@ struct Stream {
 
   const PipeOptions options;
   runtime::SpinLatch latch;
-  Dice dice;
+  Prng dice;
   std::deque<Piece> pieces;
   std::size_t buffered_bytes = 0;
   TimeNs last_arrival_ns = 0;

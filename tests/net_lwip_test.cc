@@ -97,7 +97,7 @@ bool echoes(Connection& connection, const std::string& sent) {
 }
 
 TEST(Lwip, SurvivesLossDoublingAndReordering) {
-  const Loopback::Faults bad{.loss = 0.02, .doubled = 0.02, .delay_ns = kMs / 10, .jitter_ns = kMs, .seed = 3};
+  const Loopback::Faults bad{.lost_percent = 2, .doubled_percent = 2, .delay_ns = kMs / 10, .jitter_ns = kMs, .seed = 3};
   on_stack({}, bad, [](runtime::Runtime& runtime, Stack& stack) {
     EchoServer server(runtime, stack);
     for (int i = 0; i < 2; ++i) {

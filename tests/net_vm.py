@@ -176,7 +176,7 @@ def small(machine):
     if shutil.which("redis-benchmark"):  # an echoed command is a valid reply
         for depth in (1, 16):
             output = subprocess.run(["redis-benchmark", "-h", machine.address[0], "-p", str(machine.address[1]), "-t", "set",
-                                     "-d", "21", "-c", "50", "-n", "20000", "-P", str(depth), "--csv"],
+                                     "-d", "21", "-c", "50", "-n", str(20000 * depth), "-P", str(depth), "--csv"],
                                     capture_output=True, text=True, timeout=60).stdout
             fields = output.strip().splitlines()[-1].replace('"', "").split(",")
             print(f"64 B echo, 50 connections, {depth} under way each: {float(fields[1]):.0f}/s, "
