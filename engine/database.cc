@@ -1,5 +1,6 @@
 #include "engine/database_impl.h"
 
+#include <algorithm>
 #include <mutex>
 
 #include "engine/transaction.h"
@@ -103,8 +104,10 @@ Result<bool> DatabaseImpl::get(Tree tree, std::string_view key, std::string& val
     // lock, and its roll-back would change the leaf, which fails the validation that follows), and if the tree is still
     // the one that was read (else its pages may be someone else's already).
     const auto may_use = [&] {
-      commit_lsn = locks_->commit_lsn(bucket);
-      return locks_->readable(bucket) && entry.ref.load(std::memory_order_acquire) == ref;
+      if (!locks_->readable(bucket)) return false;
+      // After the look at the lock: its holder stored the LSN before it let go, so that of the value is seen, or a later one.
+      commit_lsn = std::max(locks_->commit_lsn(bucket), Lsn{entry.replaced_lsn.load(std::memory_order_relaxed)});
+      return entry.ref.load(std::memory_order_acquire) == ref;
     };
     Result<bool> found = btree::BTree(env(), ref->id, ref->root).lookup(as_bytes(key), value, may_use);
     if (found.failed_with(Code::kConflict)) {

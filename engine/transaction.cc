@@ -60,6 +60,7 @@ Result<> TransactionImpl::enter(TreeEntry& entry, TreeLock::Intent intent) {
   TreeUse& use = use_of(entry);
   const auto deadline = holds_nothing() ? runtime::kNever : short_deadline();
   if (!entry.lock.enter_until(use.hold, intent, deadline)) return conflict();
+  read_lsn_ = std::max(read_lsn_, Lsn{entry.replaced_lsn.load(std::memory_order_relaxed)});
   return {};
 }
 
@@ -257,6 +258,7 @@ Result<Lsn> TransactionImpl::commit_no_wait() {
     }
     lsn = *committed;
     for (const Replacement& r : replacements_) {
+      r.entry->replaced_lsn.store(lsn.value, std::memory_order_relaxed);  // ordered by the next line
       r.entry->ref.store(r.replacement, std::memory_order_release);
       db_.tree_dropped(r.old);
     }

@@ -245,6 +245,43 @@ TEST_F(Engine, NobodySeesUncommittedValues) {
   });
 }
 
+// Locks go before the commit is durable: who reads then must be told what to wait for.
+TEST_F(Engine, WhatIsNotDurableYetIsReadWithTheLsnToWaitFor) {
+  run(1, [](runtime::Runtime&, Database& db) {
+    const Tree tree = *db.tree("t", true);
+    ASSERT_OK(db.put(tree, "old", "1"));
+    std::string value;
+    Lsn lsn;
+    EXPECT_TRUE(*db.get(tree, "old", value, &lsn));
+    EXPECT_EQ(lsn, kNoLsn);
+
+    auto put = db.begin();
+    ASSERT_OK(put->put(tree, "new", "2"));
+    const Lsn put_lsn = *put->commit_no_wait();
+    ASSERT_NE(put_lsn, kNoLsn);
+    EXPECT_TRUE(*db.get(tree, "new", value, &lsn));
+    EXPECT_EQ(lsn, put_lsn);
+    ASSERT_OK(db.wait_durable(put_lsn));
+    EXPECT_TRUE(*db.get(tree, "new", value, &lsn));
+    EXPECT_EQ(lsn, kNoLsn);
+
+    auto remove = db.begin();
+    ASSERT_OK(remove->remove(tree, "new"));
+    const Lsn remove_lsn = *remove->commit_no_wait();
+    EXPECT_FALSE(*db.get(tree, "new", value, &lsn));
+    EXPECT_EQ(lsn, remove_lsn);
+
+    auto clear = db.begin();
+    ASSERT_OK(clear->clear(tree));
+    const Lsn clear_lsn = *clear->commit_no_wait();
+    EXPECT_FALSE(*db.get(tree, "old", value, &lsn));
+    EXPECT_GE(lsn, clear_lsn);
+    auto reader = db.begin();
+    EXPECT_FALSE(*reader->get(tree, "old", value));
+    EXPECT_GE(*reader->commit_no_wait(), clear_lsn);
+  });
+}
+
 TEST_F(Engine, LockKeysNeverConflictsWithItself) {
   run(2, [](runtime::Runtime& rt, Database& db) {
     const Tree tree = *db.tree("t", true);
