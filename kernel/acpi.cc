@@ -22,7 +22,9 @@ T field(const std::uint8_t* table, std::size_t offset) {
   return value;
 }
 
-bool is_named(const std::uint8_t* at, const char* name, std::size_t length) { return std::memcmp(at, name, length) == 0; }
+bool is_named(const std::uint8_t* at, const char* name, std::size_t length) {
+  return std::memcmp(at, name, length) == 0;
+}
 
 // A whole table, checked; null when it is not one.
 const std::uint8_t* table_at(std::uint64_t address) {
@@ -36,7 +38,9 @@ const std::uint8_t* table_at(std::uint64_t address) {
   return sum == 0 ? table : nullptr;
 }
 
-std::uint32_t table_length(const std::uint8_t* table) { return field<std::uint32_t>(table, 4); }
+std::uint32_t table_length(const std::uint8_t* table) {
+  return field<std::uint32_t>(table, 4);
+}
 
 void read_source_override(const std::uint8_t* entry) {
   auto irq = entry[3];
@@ -55,12 +59,17 @@ void read_madt(const std::uint8_t* madt) {
       case 0:
         if (field<std::uint32_t>(entry, 4) & kUsable) add_cpu(entry[3]);
         break;
-      case 1: add_io_apic(field<std::uint32_t>(entry, 4), field<std::uint32_t>(entry, 8)); break;
-      case 2: read_source_override(entry); break;
+      case 1:
+        add_io_apic(field<std::uint32_t>(entry, 4), field<std::uint32_t>(entry, 8));
+        break;
+      case 2:
+        read_source_override(entry);
+        break;
       case 9:
         if (field<std::uint32_t>(entry, 8) & kUsable) add_cpu(field<std::uint32_t>(entry, 4));
         break;
-      default: break;
+      default:
+        break;
     }
   }
 }
@@ -92,7 +101,8 @@ void read_fadt(const std::uint8_t* fadt) {
   if (power.reduced && length >= 256) power.sleep_control = read_address(fadt + 244);
   std::uint64_t dsdt_address = length >= 148 ? field<std::uint64_t>(fadt, 140) : 0;
   if (!dsdt_address) dsdt_address = field<std::uint32_t>(fadt, 40);
-  if (const std::uint8_t* dsdt = table_at(dsdt_address)) scan_aml(dsdt + kHeaderBytes, table_length(dsdt) - kHeaderBytes);
+  if (const std::uint8_t* dsdt = table_at(dsdt_address))
+    scan_aml(dsdt + kHeaderBytes, table_length(dsdt) - kHeaderBytes);
 }
 
 // PCI configuration space (PCI firmware specification, 4.1.2); the first segment is the one that is used.
@@ -161,6 +171,8 @@ std::optional<PciConfigSpace> pci_config_space() {
   return g_machine.pci_config;
 }
 
-std::span<const VirtioMmioSlot> virtio_mmio_slots() { return {g_machine.mmio_slots, g_machine.mmio_slot_count}; }
+std::span<const VirtioMmioSlot> virtio_mmio_slots() {
+  return {g_machine.mmio_slots, g_machine.mmio_slot_count};
+}
 
 }  // namespace kelda::kernel

@@ -11,7 +11,8 @@
 
 namespace kelda::kernel {
 
-// Memory-mapped PCI configuration space (MCFG): bus b, device d, function f at base + (b - start_bus << 20 | d << 15 | f << 12).
+// Memory-mapped PCI configuration space (MCFG): bus b, device d, function f at base + (b - start_bus << 20 | d << 15 |
+// f << 12).
 struct PciConfigSpace {
   PhysAddr base;
   std::uint16_t segment;

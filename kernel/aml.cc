@@ -50,7 +50,8 @@ void read_power_off(Cursor cursor) {
 std::uint32_t find_interrupt(Cursor cursor) {
   constexpr std::size_t kSearchBytes = 128;
   for (std::size_t i = 0; i < kSearchBytes && cursor.left() >= 9; ++i, ++cursor.at) {
-    if (cursor.at[0] == 0x89 && cursor.at[1] == 6 && cursor.at[2] == 0 && cursor.at[4] == 1) return read32(cursor.at + 5);
+    if (cursor.at[0] == 0x89 && cursor.at[1] == 6 && cursor.at[2] == 0 && cursor.at[4] == 1)
+      return read32(cursor.at + 5);
   }
   return 0;
 }

@@ -68,20 +68,36 @@ void enable_apic_this_cpu() {
   write(kSpurious, 1u << 8 | kVectorSpurious);
 }
 
-std::uint32_t apic_id_of_this_cpu() { return g_x2 ? read(kId) : read(kId) >> 24; }
+std::uint32_t apic_id_of_this_cpu() {
+  return g_x2 ? read(kId) : read(kId) >> 24;
+}
 
-void end_of_interrupt() { write(kEoi, 0); }
+void end_of_interrupt() {
+  write(kEoi, 0);
+}
 
-void send_interrupt(std::uint32_t apic_id, std::uint8_t vector) { send(apic_id, kAssert | vector); }
-void send_nmi(std::uint32_t apic_id) { send(apic_id, kAssert | kDeliverNmi); }
-void send_init_to_others() { send(0, kAllButSelf | kAssert | kDeliverInit); }
-void send_startup_to_others(std::uint8_t page_number) { send(0, kAllButSelf | kAssert | kDeliverStartup | page_number); }
+void send_interrupt(std::uint32_t apic_id, std::uint8_t vector) {
+  send(apic_id, kAssert | vector);
+}
+void send_nmi(std::uint32_t apic_id) {
+  send(apic_id, kAssert | kDeliverNmi);
+}
+void send_init_to_others() {
+  send(0, kAllButSelf | kAssert | kDeliverInit);
+}
+void send_startup_to_others(std::uint8_t page_number) {
+  send(0, kAllButSelf | kAssert | kDeliverStartup | page_number);
+}
 void send_startup(std::uint32_t apic_id, std::uint8_t page_number) {
   send(apic_id, kAssert | kDeliverStartup | page_number);
 }
 
-void start_apic_timer(std::uint32_t ticks) { write(kTimerInitial, ticks); }
-std::uint32_t apic_timer_ticks_left() { return read(kTimerCurrent); }
+void start_apic_timer(std::uint32_t ticks) {
+  write(kTimerInitial, ticks);
+}
+std::uint32_t apic_timer_ticks_left() {
+  return read(kTimerCurrent);
+}
 
 void use_tsc_deadline_timer() {
   write(kTimer, kTimerDeadlineMode | kVectorTimer);

@@ -30,7 +30,10 @@ class AreaList {
   // `make_room(count)` makes the storage usable for that many areas, or says no.
   using MakeRoom = bool (*)(std::size_t count);
   constexpr AreaList() = default;
-  void init(Area* storage, MakeRoom make_room) { areas_ = storage; make_room_ = make_room; }
+  void init(Area* storage, MakeRoom make_room) {
+    areas_ = storage;
+    make_room_ = make_room;
+  }
 
   // The area that holds `address`; nothing in a gap.
   const Area* find(std::uint64_t address) const;
@@ -47,7 +50,8 @@ class AreaList {
   template <class Visit>
   void for_each(std::uint64_t begin, std::uint64_t end, Visit visit) const {
     for (std::size_t i = first_ending_after(begin); i < count_ && areas_[i].begin < end; ++i) {
-      visit(begin > areas_[i].begin ? begin : areas_[i].begin, end < areas_[i].end ? end : areas_[i].end, areas_[i].protection);
+      visit(begin > areas_[i].begin ? begin : areas_[i].begin, end < areas_[i].end ? end : areas_[i].end,
+            areas_[i].protection);
     }
   }
   std::size_t count() const { return count_; }

@@ -20,7 +20,8 @@ bool follows_call(std::uint64_t address) {
   if (code[-5] == 0xe8) {
     auto offset = static_cast<std::uint32_t>(code[-4]) | static_cast<std::uint32_t>(code[-3]) << 8 |
                   static_cast<std::uint32_t>(code[-2]) << 16 | static_cast<std::uint32_t>(code[-1]) << 24;
-    return is_image_text(address + static_cast<std::uint64_t>(static_cast<std::int64_t>(static_cast<std::int32_t>(offset))));
+    return is_image_text(address +
+                         static_cast<std::uint64_t>(static_cast<std::int64_t>(static_cast<std::int32_t>(offset))));
   }
   for (int length = 2; length <= 7; ++length) {
     if (code[-length] == 0xff && (code[1 - length] >> 3 & 7) == 2) return true;

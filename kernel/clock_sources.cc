@@ -101,7 +101,8 @@ std::optional<KvmClock> read_kvm_clock() {
   hz = time.shift >= 0 ? hz >> time.shift : hz << -time.shift;
   std::uint64_t ticks = read_tsc() - time.tsc;
   ticks = time.shift >= 0 ? ticks << time.shift : ticks >> -time.shift;
-  auto since_boot = time.system_ns + static_cast<std::uint64_t>(static_cast<unsigned __int128>(ticks) * time.multiplier >> 32);
+  auto since_boot =
+      time.system_ns + static_cast<std::uint64_t>(static_cast<unsigned __int128>(ticks) * time.multiplier >> 32);
   std::int64_t wall = std::int64_t{g_kvm_wall.seconds} * 1'000'000'000 + g_kvm_wall.nanoseconds;
   return KvmClock{hz, wall + static_cast<std::int64_t>(since_boot)};
 }
@@ -148,7 +149,8 @@ std::optional<std::int64_t> read_cmos_clock() {
   auto number = [&](std::uint8_t raw) -> unsigned { return mode & kBinary ? raw : (raw >> 4) * 10u + (raw & 15u); };
   unsigned hour = number(fields[2]);
   if (!(mode & k24Hours)) hour = hour % 12 + (afternoon ? 12 : 0);
-  std::int64_t days = days_since_epoch(2000 + static_cast<std::int64_t>(number(fields[5])), number(fields[4]), number(fields[3]));
+  std::int64_t days =
+      days_since_epoch(2000 + static_cast<std::int64_t>(number(fields[5])), number(fields[4]), number(fields[3]));
   return ((days * 24 + hour) * 60 + number(fields[1])) * 60 + number(fields[0]);
 }
 

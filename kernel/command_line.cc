@@ -25,7 +25,10 @@ std::uint64_t take_number(std::string_view& text) {
   std::uint64_t value = 0;
   while (!text.empty()) {
     char c = text[0];
-    unsigned digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : 99;
+    unsigned digit = c >= '0' && c <= '9'   ? c - '0'
+                     : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                     : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                            : 99;
     if (digit >= base) break;
     value = value * base + digit;
     text.remove_prefix(1);
@@ -42,11 +45,15 @@ bool take(std::string_view& text, char wanted) {
   return true;
 }
 
-bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n'; }
+bool is_space(char c) {
+  return c == ' ' || c == '\t' || c == '\n';
+}
 
 }  // namespace
 
-std::string_view command_line() { return {g_text, g_length}; }
+std::string_view command_line() {
+  return {g_text, g_length};
+}
 
 void set_command_line(const char* text) {
   while (text && text[g_length] && g_length + 1 < kMaxBytes) {

@@ -33,9 +33,9 @@ void init_console() {
   out8(kPort + 3, 0x80);  // divisor access
   out8(kPort + 0, 1);     // 115200 baud
   out8(kPort + 1, 0);
-  out8(kPort + 3, 3);     // 8 bits, no parity, 1 stop
-  out8(kPort + 2, 7);     // FIFOs on and cleared
-  out8(kPort + 4, 3);     // ready
+  out8(kPort + 3, 3);  // 8 bits, no parity, 1 stop
+  out8(kPort + 2, 7);  // FIFOs on and cleared
+  out8(kPort + 4, 3);  // ready
 }
 
 void console_write_raw(std::string_view text) {

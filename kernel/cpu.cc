@@ -36,8 +36,14 @@ void halt_until_interrupt_or(std::uint64_t deadline_ns) {
   refine_clock();
 }
 
-bool cpu_is_halted(std::uint32_t index) { return g_cpus[index].halted.load(std::memory_order_relaxed); }
-std::uint64_t cpu_halted_ns(std::uint32_t index) { return g_cpus[index].halted_ns.load(std::memory_order_relaxed); }
-std::uint64_t interrupt_count(std::uint32_t index) { return g_cpus[index].interrupts.load(std::memory_order_relaxed); }
+bool cpu_is_halted(std::uint32_t index) {
+  return g_cpus[index].halted.load(std::memory_order_relaxed);
+}
+std::uint64_t cpu_halted_ns(std::uint32_t index) {
+  return g_cpus[index].halted_ns.load(std::memory_order_relaxed);
+}
+std::uint64_t interrupt_count(std::uint32_t index) {
+  return g_cpus[index].interrupts.load(std::memory_order_relaxed);
+}
 
 }  // namespace kelda::kernel

@@ -13,7 +13,13 @@ namespace kelda::kernel {
 
 // Interrupt stack table slots (1..7). A handler may be interrupted only by something with a stack of its own.
 enum class StackSlot : std::uint8_t {
-  kPageFault = 1, kInterrupt = 2, kDoubleFault = 3, kNmi = 4, kException = 5, kDebug = 6, kMachineCheck = 7,
+  kPageFault = 1,
+  kInterrupt = 2,
+  kDoubleFault = 3,
+  kNmi = 4,
+  kException = 5,
+  kDebug = 6,
+  kMachineCheck = 7,
 };
 inline constexpr std::size_t kStackSlots = 7;
 inline constexpr std::size_t kKernelStackBytes = 16 * 1024;
@@ -54,7 +60,8 @@ struct alignas(64) CpuState {
   std::uint32_t index = 0;   // at %gs:8
   std::uint32_t apic_id = 0;
 
-  // Sleep (cpu.cc). Sequentially consistent: waker stores wake then reads halted, sleeper stores halted then reads wake.
+  // Sleep (cpu.cc). Sequentially consistent: waker stores wake then reads halted, sleeper stores halted then reads
+  // wake.
   std::atomic<bool> wake{false};
   std::atomic<bool> halted{false};
   std::atomic<std::uint64_t> halted_ns{0};

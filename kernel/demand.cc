@@ -122,7 +122,8 @@ void unmap_locked(VirtAddr begin, VirtAddr end) {
 }
 
 std::int64_t choose_address(VirtAddr hint, std::size_t size_bytes) {
-  if (hint >= kMmapBase && is_demand(hint, size_bytes) && hint % kPageBytes == 0 && g_areas.is_gap(hint, hint + size_bytes)) {
+  if (hint >= kMmapBase && is_demand(hint, size_bytes) && hint % kPageBytes == 0 &&
+      g_areas.is_gap(hint, hint + size_bytes)) {
     return static_cast<std::int64_t>(hint);
   }
   auto first_gap = g_areas.find_gap(kPageBytes, g_first_gap, kMmapEnd);
@@ -178,8 +179,9 @@ bool copy_pages(VirtAddr from, VirtAddr to, std::size_t size_bytes, Protection p
     if (!(*source & (kPtePresent | kPteHidden)) || !complete) return;
     VirtAddr copy = to + (page - from);
     complete = fill(copy, protection) == DemandFault::kMapped;
-    if (complete) std::memcpy(frame_pointer(PhysAddr(*table_entry(copy, TableLevel::kPage, false) & kPteFrameMask)),
-                              frame_pointer(PhysAddr(*source & kPteFrameMask)), kPageBytes);
+    if (complete)
+      std::memcpy(frame_pointer(PhysAddr(*table_entry(copy, TableLevel::kPage, false) & kPteFrameMask)),
+                  frame_pointer(PhysAddr(*source & kPteFrameMask)), kPageBytes);
   });
   return complete;
 }
@@ -204,7 +206,9 @@ DemandFault demand_fault(VirtAddr address, bool write, bool fetch) {
   return fault(address, write ? Protection::kWrite : fetch ? Protection::kExecute : Protection::kRead);
 }
 
-DemandFault populate_page(VirtAddr page) { return fault(page, Protection::kRead); }
+DemandFault populate_page(VirtAddr page) {
+  return fault(page, Protection::kRead);
+}
 
 std::int64_t demand_map(const MapRequest& request) {
   if (request.size_bytes == 0) return -EINVAL;

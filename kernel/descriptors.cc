@@ -37,12 +37,18 @@ constinit Gate g_gates[256] = {};
 
 StackSlot slot_of(unsigned vector) {
   switch (vector) {
-    case kVectorDebug: return StackSlot::kDebug;
-    case kVectorNmi: return StackSlot::kNmi;
-    case kVectorDoubleFault: return StackSlot::kDoubleFault;
-    case kVectorPageFault: return StackSlot::kPageFault;
-    case kVectorMachineCheck: return StackSlot::kMachineCheck;
-    default: return vector < 32 ? StackSlot::kException : StackSlot::kInterrupt;
+    case kVectorDebug:
+      return StackSlot::kDebug;
+    case kVectorNmi:
+      return StackSlot::kNmi;
+    case kVectorDoubleFault:
+      return StackSlot::kDoubleFault;
+    case kVectorPageFault:
+      return StackSlot::kPageFault;
+    case kVectorMachineCheck:
+      return StackSlot::kMachineCheck;
+    default:
+      return vector < 32 ? StackSlot::kException : StackSlot::kInterrupt;
   }
 }
 
@@ -59,9 +65,10 @@ void load_segments(CpuState& cpu) {
   TablePointer idt{sizeof g_gates - 1, reinterpret_cast<std::uint64_t>(g_gates)};
   asm volatile("lgdt %0" ::"m"(gdt));
   asm volatile("lidt %0" ::"m"(idt));
-  asm volatile(
-      "pushq %0; leaq 1f(%%rip), %%rax; pushq %%rax; lretq; 1: mov %1, %%ds; mov %1, %%es; mov %1, %%ss"
-      ::"i"(kCodeSelector), "r"(std::uint32_t{kDataSelector}) : "rax", "memory");
+  asm volatile("pushq %0; leaq 1f(%%rip), %%rax; pushq %%rax; lretq; 1: mov %1, %%ds; mov %1, %%es; mov %1, %%ss" ::"i"(
+                   kCodeSelector),
+               "r"(std::uint32_t{kDataSelector})
+               : "rax", "memory");
   asm volatile("ltr %0" ::"r"(kTaskSelector));
 }
 
@@ -90,8 +97,13 @@ void enable_system_calls() {
 void build_interrupt_table() {
   for (unsigned vector = 0; vector < 256; ++vector) {
     auto address = reinterpret_cast<std::uint64_t>(kelda_trap_stubs) + 16 * vector;
-    g_gates[vector] = {static_cast<std::uint16_t>(address), kCodeSelector, static_cast<std::uint8_t>(slot_of(vector)), 0x8e,
-                       static_cast<std::uint16_t>(address >> 16), static_cast<std::uint32_t>(address >> 32), 0};
+    g_gates[vector] = {static_cast<std::uint16_t>(address),
+                       kCodeSelector,
+                       static_cast<std::uint8_t>(slot_of(vector)),
+                       0x8e,
+                       static_cast<std::uint16_t>(address >> 16),
+                       static_cast<std::uint32_t>(address >> 32),
+                       0};
   }
 }
 
@@ -99,7 +111,8 @@ void set_up_boot_cpu() {
   alignas(16) static constinit std::byte stack[kKernelStackBytes] = {};
   CpuState& cpu = g_cpus[0];
   cpu.self = &cpu;
-  for (std::size_t i = 0; i < kStackSlots; ++i) cpu.task_state.stacks[i] = reinterpret_cast<std::uint64_t>(stack + sizeof stack);
+  for (std::size_t i = 0; i < kStackSlots; ++i)
+    cpu.task_state.stacks[i] = reinterpret_cast<std::uint64_t>(stack + sizeof stack);
   load_segments(cpu);
   write_msr(kMsrGsBase, reinterpret_cast<std::uint64_t>(&cpu));
 }
@@ -115,7 +128,9 @@ void set_up_this_cpu(std::uint32_t index) {
   enable_system_calls();
 }
 
-std::uint32_t cpu_count() { return g_cpu_count; }
+std::uint32_t cpu_count() {
+  return g_cpu_count;
+}
 std::uint32_t this_cpu_index() {
   std::uint32_t index;
   asm volatile("movl %%gs:8, %0" : "=r"(index));

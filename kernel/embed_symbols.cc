@@ -1,5 +1,5 @@
-// kelda-embed-symbols PROGRAM: writes the names of a linked program's functions into its own .kelda_symbols section, for
-// backtraces (layout: symbols.h). Runs on the build machine after linking.
+// kelda-embed-symbols PROGRAM: writes the names of a linked program's functions into its own .kelda_symbols section,
+// for backtraces (layout: symbols.h). Runs on the build machine after linking.
 //
 // Names are demangled and lose their parameter list. When they do not fit, functions outside namespace kelda go first.
 #include <cxxabi.h>
@@ -59,7 +59,8 @@ class Image {
   explicit Image(const char* path) : path_(path) {
     std::ifstream in(path, std::ios::binary);
     bytes_.assign(std::istreambuf_iterator<char>(in), {});
-    if (bytes_.size() < sizeof(Elf64_Ehdr) || std::memcmp(bytes_.data(), ELFMAG, SELFMAG) != 0) fail(path, "not an ELF file");
+    if (bytes_.size() < sizeof(Elf64_Ehdr) || std::memcmp(bytes_.data(), ELFMAG, SELFMAG) != 0)
+      fail(path, "not an ELF file");
   }
 
   const Elf64_Shdr* section(const char* name) const {
@@ -80,12 +81,17 @@ class Image {
     for (std::size_t i = 0; i < symbols->sh_size / sizeof(Elf64_Sym); ++i) {
       const Elf64_Sym& symbol = at<Elf64_Sym>(symbols->sh_offset)[i];
       unsigned type = ELF64_ST_TYPE(symbol.st_info);
-      if ((type != STT_FUNC && type != STT_GNU_IFUNC) || symbol.st_shndx == SHN_UNDEF || symbol.st_shndx >= header().e_shnum) continue;
+      if ((type != STT_FUNC && type != STT_GNU_IFUNC) || symbol.st_shndx == SHN_UNDEF ||
+          symbol.st_shndx >= header().e_shnum)
+        continue;
       if (!(sections[symbol.st_shndx].sh_flags & SHF_EXECINSTR)) continue;
       out.push_back({symbol.st_value, readable(at<char>(strings->sh_offset + symbol.st_name))});
     }
-    std::stable_sort(out.begin(), out.end(), [](const Function& a, const Function& b) { return a.address < b.address; });
-    out.erase(std::unique(out.begin(), out.end(), [](const Function& a, const Function& b) { return a.address == b.address; }), out.end());
+    std::stable_sort(out.begin(), out.end(),
+                     [](const Function& a, const Function& b) { return a.address < b.address; });
+    out.erase(std::unique(out.begin(), out.end(),
+                          [](const Function& a, const Function& b) { return a.address == b.address; }),
+              out.end());
     return out;
   }
 
@@ -98,7 +104,9 @@ class Image {
 
  private:
   template <class T>
-  const T* at(std::uint64_t offset) const { return reinterpret_cast<const T*>(bytes_.data() + offset); }
+  const T* at(std::uint64_t offset) const {
+    return reinterpret_cast<const T*>(bytes_.data() + offset);
+  }
   const Elf64_Ehdr& header() const { return *at<Elf64_Ehdr>(0); }
 
   const char* path_;
@@ -106,7 +114,9 @@ class Image {
 };
 
 template <class T>
-void append(std::string& out, T value) { out.append(reinterpret_cast<const char*>(&value), sizeof value); }
+void append(std::string& out, T value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
 
 std::string encode(const std::vector<Function>& functions) {
   std::string out;
@@ -123,7 +133,8 @@ std::string encode(const std::vector<Function>& functions) {
       delta >>= 7;
     } while (delta);
     std::size_t shared = 0;
-    while (last && shared < last->size() && shared < function.name.size() && (*last)[shared] == function.name[shared]) ++shared;
+    while (last && shared < last->size() && shared < function.name.size() && (*last)[shared] == function.name[shared])
+      ++shared;
     out.push_back(static_cast<char>(shared));
     out.push_back(static_cast<char>(function.name.size() - shared));
     out.append(function.name, shared);
@@ -144,7 +155,8 @@ int main(int argc, char** argv) {
   if (table.size() > kSymbolTableBytes) {
     std::erase_if(functions, [](const Function& f) { return f.name.find("kelda") == std::string::npos; });
     table = encode(functions);
-    if (table.size() > kSymbolTableBytes) fail(argv[1], "the program's own symbols do not fit; raise kSymbolTableBytes");
+    if (table.size() > kSymbolTableBytes)
+      fail(argv[1], "the program's own symbols do not fit; raise kSymbolTableBytes");
   }
   image.write_at(target->sh_offset, table);
 }

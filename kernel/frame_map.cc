@@ -5,7 +5,9 @@
 namespace kelda::kernel {
 
 namespace {
-constexpr std::uint64_t words(std::uint64_t bits) { return (bits + 63) / 64; }
+constexpr std::uint64_t words(std::uint64_t bits) {
+  return (bits + 63) / 64;
+}
 }  // namespace
 
 std::size_t FrameMap::storage_bytes(std::uint64_t frame_count) {

@@ -1,5 +1,5 @@
-// A set of frame numbers as bits with two levels of summary above: lowest member in a few instructions, runs by scanning.
-// Not thread-safe; memory.cc guards it. Private to kernel/.
+// A set of frame numbers as bits with two levels of summary above: lowest member in a few instructions, runs by
+// scanning. Not thread-safe; memory.cc guards it. Private to kernel/.
 //
 // Invariant F1: a summary bit is set if and only if the word below it is not zero.
 #pragma once

@@ -56,7 +56,7 @@ void console_write_raw(std::string_view text);
 
 // acpi.cc, mp_table.cc
 void init_acpi(const StartInfo& info);
-void init_power_button();  // power.cc
+void init_power_button();       // power.cc
 [[noreturn]] void power_off();  // ACPI, else a triple fault
 
 // smp.cc

@@ -2,8 +2,8 @@
 //
 // Contract. A handler runs on its own stack with interrupts off, on the CPU that its message names. It may set atomic
 // flags, write device registers and call wake_cpu(); it must not allocate, block, take a lock that code with interrupts
-// on may hold, or touch vector registers - compile its file with kelda_interrupt_context() (kernel/CMakeLists.txt). After
-// each handler the CPU counts as woken (cpu.h, C1). Vectors are never given back.
+// on may hold, or touch vector registers - compile its file with kelda_interrupt_context() (kernel/CMakeLists.txt).
+// After each handler the CPU counts as woken (cpu.h, C1). Vectors are never given back.
 #pragma once
 
 #include <cstdint>

@@ -76,6 +76,8 @@ Result<> route_gsi(std::uint32_t gsi, Vector vector, std::uint32_t cpu, Trigger 
   return Code::kUnsupported;
 }
 
-std::uint32_t gsi_of_isa_irq(std::uint8_t irq) { return irq < 16 ? g_machine.isa_lines[irq].gsi : irq; }
+std::uint32_t gsi_of_isa_irq(std::uint8_t irq) {
+  return irq < 16 ? g_machine.isa_lines[irq].gsi : irq;
+}
 
 }  // namespace kelda::kernel

@@ -31,9 +31,9 @@ bool running_bare();
 // ("virtio_mmio.device=..."), quotes respected; the first word is argv[0].
 std::string_view command_line();
 
-// Ends the virtual machine. With QEMU's isa-debug-exit at port 0xf4 its status is (code + 1) << 1 | 1, so that 1 is left to
-// QEMU's own failures (other codes than 0 to 126 are told as 126); else power-off through ACPI; else a triple fault (needs
-// -no-reboot to end there). Callable from any CPU and context.
+// Ends the virtual machine. With QEMU's isa-debug-exit at port 0xf4 its status is (code + 1) << 1 | 1, so that 1 is
+// left to QEMU's own failures (other codes than 0 to 126 are told as 126); else power-off through ACPI; else a triple
+// fault (needs -no-reboot to end there). Callable from any CPU and context.
 inline constexpr int kHighestExitCode = 126;
 [[noreturn]] void exit_vm(int code);
 // Reboots: ACPI reset register, keyboard controller, triple fault.
@@ -43,8 +43,8 @@ inline constexpr int kHighestExitCode = 126;
 // Prints message, registers and a symbolised backtrace of every CPU, then ends the machine with kPanicExitCode.
 [[noreturn]] void panic(const char* message);
 inline constexpr int kPanicExitCode = 101;
-// What a CPU was doing, for the panic report ("fiber checkpoint"): called for each CPU while all others are stopped, in any
-// state; must not allocate, lock or wait. May return null.
+// What a CPU was doing, for the panic report ("fiber checkpoint"): called for each CPU while all others are stopped, in
+// any state; must not allocate, lock or wait. May return null.
 void set_cpu_describer(const char* (*describe)(std::uint32_t cpu));
 
 }  // namespace kelda::kernel

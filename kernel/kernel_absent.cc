@@ -17,6 +17,7 @@ namespace {
 [[noreturn]] void absent() { assertion_failed("this program was built with a kernel", __FILE__, __LINE__); }
 }  // namespace
 
+// clang-format off: one line each
 bool running_bare() { return false; }
 std::string_view command_line() { absent(); }
 void exit_vm(int) { absent(); }

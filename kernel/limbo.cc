@@ -30,7 +30,9 @@ constinit std::atomic<std::uint64_t> g_pages{0};
 
 constinit std::uint64_t g_last_tag = 0;
 
-std::uint64_t next_tag() { return (++g_last_tag % kTags) << kTagShift; }
+std::uint64_t next_tag() {
+  return (++g_last_tag % kTags) << kTagShift;
+}
 
 // Frees the frames that still carry the range's tag; others are gone, or retired again later.
 bool release(const Range& range) {
@@ -58,7 +60,9 @@ bool release_passed() {
 
 }  // namespace
 
-std::uint64_t limbo_page_count() { return g_pages.load(std::memory_order_relaxed); }
+std::uint64_t limbo_page_count() {
+  return g_pages.load(std::memory_order_relaxed);
+}
 
 bool limbo_add(VirtAddr begin, VirtAddr end) {
   if (g_count == kQueueSize) return false;

@@ -5,9 +5,15 @@
 
 namespace kelda::kernel {
 
-inline void out8(std::uint16_t port, std::uint8_t value) { asm volatile("outb %0, %1" ::"a"(value), "Nd"(port)); }
-inline void out16(std::uint16_t port, std::uint16_t value) { asm volatile("outw %0, %1" ::"a"(value), "Nd"(port)); }
-inline void out32(std::uint16_t port, std::uint32_t value) { asm volatile("outl %0, %1" ::"a"(value), "Nd"(port)); }
+inline void out8(std::uint16_t port, std::uint8_t value) {
+  asm volatile("outb %0, %1" ::"a"(value), "Nd"(port));
+}
+inline void out16(std::uint16_t port, std::uint16_t value) {
+  asm volatile("outw %0, %1" ::"a"(value), "Nd"(port));
+}
+inline void out32(std::uint16_t port, std::uint32_t value) {
+  asm volatile("outl %0, %1" ::"a"(value), "Nd"(port));
+}
 inline std::uint8_t in8(std::uint16_t port) {
   std::uint8_t value;
   asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
@@ -59,20 +65,44 @@ inline std::uint64_t read_tsc() {
   return std::uint64_t{high} << 32 | low;
 }
 
-inline std::uint64_t read_cr0() { std::uint64_t v; asm volatile("mov %%cr0, %0" : "=r"(v)); return v; }
-inline std::uint64_t read_cr2() { std::uint64_t v; asm volatile("mov %%cr2, %0" : "=r"(v)); return v; }
-inline std::uint64_t read_cr3() { std::uint64_t v; asm volatile("mov %%cr3, %0" : "=r"(v)); return v; }
-inline std::uint64_t read_cr4() { std::uint64_t v; asm volatile("mov %%cr4, %0" : "=r"(v)); return v; }
-inline void write_cr0(std::uint64_t v) { asm volatile("mov %0, %%cr0" ::"r"(v) : "memory"); }
-inline void write_cr3(std::uint64_t v) { asm volatile("mov %0, %%cr3" ::"r"(v) : "memory"); }
-inline void write_cr4(std::uint64_t v) { asm volatile("mov %0, %%cr4" ::"r"(v) : "memory"); }
+inline std::uint64_t read_cr0() {
+  std::uint64_t v;
+  asm volatile("mov %%cr0, %0" : "=r"(v));
+  return v;
+}
+inline std::uint64_t read_cr2() {
+  std::uint64_t v;
+  asm volatile("mov %%cr2, %0" : "=r"(v));
+  return v;
+}
+inline std::uint64_t read_cr3() {
+  std::uint64_t v;
+  asm volatile("mov %%cr3, %0" : "=r"(v));
+  return v;
+}
+inline std::uint64_t read_cr4() {
+  std::uint64_t v;
+  asm volatile("mov %%cr4, %0" : "=r"(v));
+  return v;
+}
+inline void write_cr0(std::uint64_t v) {
+  asm volatile("mov %0, %%cr0" ::"r"(v) : "memory");
+}
+inline void write_cr3(std::uint64_t v) {
+  asm volatile("mov %0, %%cr3" ::"r"(v) : "memory");
+}
+inline void write_cr4(std::uint64_t v) {
+  asm volatile("mov %0, %%cr4" ::"r"(v) : "memory");
+}
 
 inline constexpr std::uint64_t kFlagTrap = 1u << 8;
 inline constexpr std::uint64_t kFlagInterrupt = 1u << 9;
 inline constexpr std::uint64_t kFlagDirection = 1u << 10;
 inline constexpr std::uint64_t kFlagAlignment = 1u << 18;
 
-inline void pause() { __builtin_ia32_pause(); }
+inline void pause() {
+  __builtin_ia32_pause();
+}
 [[noreturn]] inline void halt_forever() {
   for (;;) asm volatile("cli; hlt");
 }

@@ -28,7 +28,8 @@ constinit SpinLock g_lock;
 
 void read_memory_map(const StartInfo& info) {
   auto* entries = reinterpret_cast<const MemoryMapEntry*>(info.memory_map);
-  if (info.version < 1 || !entries || !info.memory_map_count) die_early("kelda: the loader gave no memory map (PVH version 1 is needed)\n");
+  if (info.version < 1 || !entries || !info.memory_map_count)
+    die_early("kelda: the loader gave no memory map (PVH version 1 is needed)\n");
   for (std::uint32_t i = 0; i < info.memory_map_count && g_range_count < kMaxRanges; ++i) {
     if (entries[i].type != kMemoryRam) continue;
     std::uint64_t begin = round_up(entries[i].address, kPageBytes);
@@ -60,7 +61,9 @@ void give_one(PhysAddr frame) {
 
 }  // namespace
 
-RamRanges ram_ranges() { return {g_ranges, g_range_count}; }
+RamRanges ram_ranges() {
+  return {g_ranges, g_range_count};
+}
 
 void init_frames(const StartInfo& info) {
   read_memory_map(info);
@@ -74,7 +77,8 @@ void init_frames(const StartInfo& info) {
   }
   std::size_t map_bytes = round_up(FrameMap::storage_bytes(top / kPageBytes), kPageBytes);
   // The boot tables reach 4 GiB; the range with the image lies below.
-  if (home_end < image_end + map_bytes + 4_MiB) die_early("kelda: too little memory for the program; give the machine more (64 MiB is enough)\n");
+  if (home_end < image_end + map_bytes + 4_MiB)
+    die_early("kelda: too little memory for the program; give the machine more (64 MiB is enough)\n");
   auto* storage = reinterpret_cast<std::uint64_t*>(image_end);
   std::memset(storage, 0, map_bytes);
   g_map.init(storage, top / kPageBytes);

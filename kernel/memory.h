@@ -1,8 +1,8 @@
 // Physical memory in frames of 4 KiB (kPageBytes).
 //
 // Contract: every frame of RAM that the image, the firmware and the kernel itself do not occupy is either free or owned
-// by whoever took it. All RAM is identity-mapped: a frame's address is also a pointer to it (frame_pointer). Frames come
-// with whatever they held before. Thread-safe, callable with interrupts off, but not from an NMI or a panic.
+// by whoever took it. All RAM is identity-mapped: a frame's address is also a pointer to it (frame_pointer). Frames
+// come with whatever they held before. Thread-safe, callable with interrupts off, but not from an NMI or a panic.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,9 @@ void free_frames(std::span<const PhysAddr> frames);
 // Zeroes a whole frame without vector registers.
 void zero_frame(PhysAddr frame);
 
-inline std::byte* frame_pointer(PhysAddr frame) { return reinterpret_cast<std::byte*>(frame.value); }
+inline std::byte* frame_pointer(PhysAddr frame) {
+  return reinterpret_cast<std::byte*>(frame.value);
+}
 
 struct MemoryStats {
   std::uint64_t total_page_count;  // RAM as the hypervisor described it

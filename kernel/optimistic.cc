@@ -3,9 +3,10 @@
 //   main top table:       ... | slot of the pool -> its tables | ...
 //   alternate top table:  ... | slot of the pool -> zero PDPT -> zero PD -> zero PT -> zero page, read-only | ...
 //
-// The fault handler puts the CPU on the alternate table and sets the trap flag; the load runs again, reads zeroes, and the
-// debug exception puts the CPU back. Interrupts are masked for that one instruction, so nothing else runs meanwhile. Another
-// page of the same instruction that is demand-zero faults as usual: all slots but the pool's lead to the shared tables.
+// The fault handler puts the CPU on the alternate table and sets the trap flag; the load runs again, reads zeroes, and
+// the debug exception puts the CPU back. Interrupts are masked for that one instruction, so nothing else runs
+// meanwhile. Another page of the same instruction that is demand-zero faults as usual: all slots but the pool's lead to
+// the shared tables.
 #include <atomic>
 
 #include "kernel/check.h"
@@ -40,7 +41,8 @@ bool is_optimistic_slot(unsigned slot) {
 }
 
 Result<> set_optimistic_range(VirtAddr base, std::size_t size_bytes) {
-  KERNEL_CHECK(base >= kReservedBase && base + size_bytes <= kReservedEnd && base % kRegionAlignBytes == 0 && size_bytes > 0);
+  KERNEL_CHECK(base >= kReservedBase && base + size_bytes <= kReservedEnd && base % kRegionAlignBytes == 0 &&
+               size_bytes > 0);
   KERNEL_CHECK(g_begin.load(std::memory_order_relaxed) == 0);
   std::uint64_t entry = kPtePresent;
   for (int level = 0; level < 4; ++level) {
@@ -81,6 +83,8 @@ bool end_optimistic_step(TrapFrame& frame) {
   return true;
 }
 
-std::uint64_t optimistic_fault_count() { return g_fault_count.load(std::memory_order_relaxed); }
+std::uint64_t optimistic_fault_count() {
+  return g_fault_count.load(std::memory_order_relaxed);
+}
 
 }  // namespace kelda::kernel

@@ -1,5 +1,5 @@
-// Page faults, in order: an access that is allowed by now (a stale translation, or another CPU was quicker), demand-zero
-// memory, an optimistic load, and otherwise a bug of the program: panic with what the address looks like.
+// Page faults, in order: an access that is allowed by now (a stale translation, or another CPU was quicker),
+// demand-zero memory, an optimistic load, and otherwise a bug of the program: panic with what the address looks like.
 #include <atomic>
 
 #include "kernel/cpu_state.h"

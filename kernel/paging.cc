@@ -26,8 +26,12 @@ constinit VirtAddr g_next_region = kReservedBase;
 constinit VirtAddr g_next_kernel = kKernelBase;
 constinit VirtAddr g_next_mmio = kMmioBase;
 
-std::uint64_t image_begin() { return reinterpret_cast<std::uint64_t>(&__ehdr_start); }
-std::uint64_t image_end() { return round_up(reinterpret_cast<std::uint64_t>(_end), kPageBytes); }
+std::uint64_t image_begin() {
+  return reinterpret_cast<std::uint64_t>(&__ehdr_start);
+}
+std::uint64_t image_end() {
+  return round_up(reinterpret_cast<std::uint64_t>(_end), kPageBytes);
+}
 
 std::uint64_t flags_of_segment(std::uint32_t elf_flags) {
   return kPtePresent | kPteGlobal | (elf_flags & PF_W ? kPteWritable : 0) | (elf_flags & PF_X ? 0 : kPteNoExecute);
@@ -76,7 +80,9 @@ void map_identity_range(std::uint64_t begin, std::uint64_t end, std::uint64_t* t
   }
 }
 
-bool is_reserved(VirtAddr page) { return page >= kReservedBase && page < kReservedEnd && page % kPageBytes == 0; }
+bool is_reserved(VirtAddr page) {
+  return page >= kReservedBase && page < kReservedEnd && page % kPageBytes == 0;
+}
 
 // Takes `size_bytes` of address space from a bump pointer.
 Result<VirtAddr> take_addresses(VirtAddr& next, VirtAddr end, std::size_t size_bytes, std::size_t align_bytes) {
@@ -96,7 +102,8 @@ void init_paging() {
   RamRanges ram = ram_ranges();
   for (std::size_t i = 0; i < ram.count; ++i) {
     // Outwards to 2 MiB: firmware tables share the last block of RAM.
-    map_identity_range(round_down(ram.ranges[i].begin, kLargeBytes), round_up(ram.ranges[i].end, kLargeBytes), g_alternate_top);
+    map_identity_range(round_down(ram.ranges[i].begin, kLargeBytes), round_up(ram.ranges[i].end, kLargeBytes),
+                       g_alternate_top);
   }
   for (unsigned slot = 0; slot < top_index(kHeapBase); ++slot) kelda_top_table[slot] = g_alternate_top[slot];
   write_cr3(read_cr3());
@@ -142,10 +149,13 @@ Result<> populate(const void* address, std::size_t size_bytes) {
   for (VirtAddr page = round_down(begin, kPageBytes); page < begin + size_bytes; page += kPageBytes) {
     if (find_mapping(page).entry || (page >= kReservedBase && page < kKernelEnd)) continue;
     switch (populate_page(page)) {
-      case DemandFault::kMapped: continue;
-      case DemandFault::kNoMemory: return Code::kOutOfMemory;
+      case DemandFault::kMapped:
+        continue;
+      case DemandFault::kNoMemory:
+        return Code::kOutOfMemory;
       case DemandFault::kNoArea:
-      case DemandFault::kForbidden: return Code::kInvalidArgument;
+      case DemandFault::kForbidden:
+        return Code::kInvalidArgument;
     }
   }
   return {};
@@ -188,7 +198,9 @@ void make_executable(std::uint64_t page) {
   invalidate_page(page);
 }
 
-bool is_image(std::uint64_t begin, std::uint64_t end) { return begin >= image_begin() && end <= image_end(); }
+bool is_image(std::uint64_t begin, std::uint64_t end) {
+  return begin >= image_begin() && end <= image_end();
+}
 
 bool is_image_text(std::uint64_t address) {
   if (!is_image(address, address + 1)) return false;

@@ -8,7 +8,8 @@
 //  P1. No interrupt is ever sent to make other CPUs forget a translation. Whoever clears or changes an entry of a
 //      reserved region is responsible for not reusing the frame or the address until the others have flushed.
 //  P2. Table pages below a reserved region are never freed: pte_for() pointers stay valid for ever.
-//  P3. The top-level table's entries for the regions exist from boot on or are added to every table (main and alternate).
+//  P3. The top-level table's entries for the regions exist from boot on or are added to every table (main and
+//  alternate).
 #pragma once
 
 #include <atomic>
@@ -72,14 +73,16 @@ Result<> populate(const void* address, std::size_t size_bytes);
 // Device registers, uncached and never executable. Mappings are permanent. `phys` needs no alignment.
 Result<volatile void*> map_mmio(PhysAddr phys, std::size_t size_bytes);
 
-inline void invalidate_page(VirtAddr page) { asm volatile("invlpg (%0)" ::"r"(page) : "memory"); }
+inline void invalidate_page(VirtAddr page) {
+  asm volatile("invlpg (%0)" ::"r"(page) : "memory");
+}
 // Forgets every translation that is not global (the identity map is), on this CPU only.
 void flush_all_local();
 
 // Epochs, for owners of reserved regions (P1): how to learn that every CPU has forgotten what was unmapped, without an
-// interrupt to any. Clear the entries, begin an epoch, and reuse frames or addresses once it has passed. A CPU passes when
-// it takes an interrupt, makes a system call, sleeps (it then counts as passed, and flushes before it does anything else)
-// or calls pass_unmap_epoch(); one that runs no thread counts as passed.
+// interrupt to any. Clear the entries, begin an epoch, and reuse frames or addresses once it has passed. A CPU passes
+// when it takes an interrupt, makes a system call, sleeps (it then counts as passed, and flushes before it does
+// anything else) or calls pass_unmap_epoch(); one that runs no thread counts as passed.
 std::uint64_t begin_unmap_epoch();  // the caller's CPU passes at once
 bool unmap_epoch_passed(std::uint64_t epoch);
 // For run loops, once a turn: flushes this CPU if an epoch began since its last flush. A load and a compare otherwise.
@@ -89,8 +92,8 @@ void force_unmap_epoch(std::uint64_t epoch);
 
 // Invariant 3 of the buffer pool: a *load* in [base, base + size_bytes) through an entry that is not present completes
 // harmlessly with zeroes (or with the page's content when it appeared meanwhile). A store there, or any other fault,
-// still panics. The range must be one from reserve_region() (whole top-level slots). Call once, before other CPUs use it.
-// How: the faulting CPU runs that one instruction on an alternate top-level table, in which the range leads to one
+// still panics. The range must be one from reserve_region() (whole top-level slots). Call once, before other CPUs use
+// it. How: the faulting CPU runs that one instruction on an alternate top-level table, in which the range leads to one
 // read-only page of zeroes, with the trap flag set, and is back on the main table at the next instruction.
 Result<> set_optimistic_range(VirtAddr base, std::size_t size_bytes);
 // Loads that were completed in this way since boot, all CPUs.

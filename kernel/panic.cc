@@ -1,4 +1,5 @@
-// Panic: stop every CPU, print what each was doing, end the machine with a failing exit code. Takes no lock and no memory.
+// Panic: stop every CPU, print what each was doing, end the machine with a failing exit code. Takes no lock and no
+// memory.
 #include "kernel/panic.h"
 
 #include <atomic>
@@ -21,7 +22,9 @@ constexpr std::uint32_t kNobody = ~0u;
 constinit std::atomic<std::uint32_t> g_panicking{kNobody};
 constinit std::atomic<const char* (*)(std::uint32_t)> g_describer{nullptr};
 
-void print(std::string_view text) { console_write_raw(text); }
+void print(std::string_view text) {
+  console_write_raw(text);
+}
 
 void print_hex(std::uint64_t value, int digits = 16) {
   char text[16];
@@ -62,9 +65,10 @@ void print_registers(const TrapFrame& f) {
     const char* name;
     std::uint64_t value;
   };
-  const Named registers[] = {{"rip", f.rip}, {"rsp", f.rsp}, {"rbp", f.rbp}, {"rfl", f.rflags}, {"rax", f.rax}, {"rbx", f.rbx},
-                             {"rcx", f.rcx}, {"rdx", f.rdx}, {"rsi", f.rsi}, {"rdi", f.rdi},    {"r8 ", f.r8},  {"r9 ", f.r9},
-                             {"r10", f.r10}, {"r11", f.r11}, {"r12", f.r12}, {"r13", f.r13},    {"r14", f.r14}, {"r15", f.r15}};
+  const Named registers[] = {{"rip", f.rip}, {"rsp", f.rsp}, {"rbp", f.rbp}, {"rfl", f.rflags}, {"rax", f.rax},
+                             {"rbx", f.rbx}, {"rcx", f.rcx}, {"rdx", f.rdx}, {"rsi", f.rsi},    {"rdi", f.rdi},
+                             {"r8 ", f.r8},  {"r9 ", f.r9},  {"r10", f.r10}, {"r11", f.r11},    {"r12", f.r12},
+                             {"r13", f.r13}, {"r14", f.r14}, {"r15", f.r15}};
   int column = 0;
   for (const Named& r : registers) {
     print("  ");
@@ -102,7 +106,9 @@ void stop_others() {
   // A CPU whose host thread does not run in this time is reported as such.
   constexpr int kSpins = 20'000'000;
   for (std::uint32_t i = 0; i < g_cpu_count; ++i) {
-    for (int spins = 0; is_other_running(i) && spins < kSpins && !g_cpus[i].stopped.load(std::memory_order_acquire); ++spins) pause();
+    for (int spins = 0; is_other_running(i) && spins < kSpins && !g_cpus[i].stopped.load(std::memory_order_acquire);
+         ++spins)
+      pause();
   }
 }
 
@@ -213,6 +219,8 @@ void stop_for_panic(const TrapFrame& frame) {
   report(frame);
 }
 
-void set_cpu_describer(const char* (*describe)(std::uint32_t cpu)) { g_describer.store(describe, std::memory_order_release); }
+void set_cpu_describer(const char* (*describe)(std::uint32_t cpu)) {
+  g_describer.store(describe, std::memory_order_release);
+}
 
 }  // namespace kelda::kernel

@@ -81,7 +81,8 @@ void enable_fixed_button() {
   out16(static_cast<std::uint16_t>(power.event_a + power.event_bytes / 2), kPowerButtonEvent);
   // A line without an override is level-triggered, active low (ACPI 5.2.9, SCI_INT).
   IsaLine line = power.sci_irq < 16 ? g_machine.isa_lines[power.sci_irq] : IsaLine{power.sci_irq};
-  auto routed = route_gsi(line.gsi, *vector, 0, Trigger::kLevel, line.trigger == Trigger::kLevel ? line.polarity : Polarity::kLow);
+  auto routed = route_gsi(line.gsi, *vector, 0, Trigger::kLevel,
+                          line.trigger == Trigger::kLevel ? line.polarity : Polarity::kLow);
   if (!routed) console_write_raw("kelda: the power button's interrupt cannot be routed\n");
 }
 

@@ -17,13 +17,19 @@ constinit std::uint64_t g_counter = 0;
 constinit const char* g_source = "time-stamp counter only";
 constinit SpinLock g_lock;
 
-std::uint32_t rotate(std::uint32_t value, int bits) { return value << bits | value >> (32 - bits); }
+std::uint32_t rotate(std::uint32_t value, int bits) {
+  return value << bits | value >> (32 - bits);
+}
 
 void quarter_round(std::uint32_t* s, int a, int b, int c, int d) {
-  s[a] += s[b]; s[d] = rotate(s[d] ^ s[a], 16);
-  s[c] += s[d]; s[b] = rotate(s[b] ^ s[c], 12);
-  s[a] += s[b]; s[d] = rotate(s[d] ^ s[a], 8);
-  s[c] += s[d]; s[b] = rotate(s[b] ^ s[c], 7);
+  s[a] += s[b];
+  s[d] = rotate(s[d] ^ s[a], 16);
+  s[c] += s[d];
+  s[b] = rotate(s[b] ^ s[c], 12);
+  s[a] += s[b];
+  s[d] = rotate(s[d] ^ s[a], 8);
+  s[c] += s[d];
+  s[b] = rotate(s[b] ^ s[c], 7);
 }
 
 // RFC 8439, 2.3, with a 64-bit counter.
@@ -90,7 +96,8 @@ void init_random() {
     seed[i] ^= value;
   }
   mix(seed, sizeof seed);
-  if (!seeded) console_write_raw("kelda: warning: no RDSEED or RDRAND; random numbers can be guessed until virtio-rng is there\n");
+  if (!seeded)
+    console_write_raw("kelda: warning: no RDSEED or RDRAND; random numbers can be guessed until virtio-rng is there\n");
 }
 
 void random_fill(MutableBytes out) {
@@ -116,6 +123,8 @@ void add_entropy(Bytes seed, const char* source) {
   g_source = source;
 }
 
-const char* random_source() { return g_source; }
+const char* random_source() {
+  return g_source;
+}
 
 }  // namespace kelda::kernel

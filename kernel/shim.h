@@ -1,9 +1,9 @@
-// The libc shim: the system calls that the C library makes, served in ring 0. The list, with what each does and does not,
-// is docs/libc-shim.md. Private to kernel/.
+// The libc shim: the system calls that the C library makes, served in ring 0. The list, with what each does and does
+// not, is docs/libc-shim.md. Private to kernel/.
 //
-// Contract. A call runs on its caller's stack and CPU, with interrupts as the caller had them. Pointers are the program's
-// own: a bad one panics like any wild access. Results are Linux's: >= 0, or a negative errno. A call that is not in the
-// table panics with its name: nothing is silently ignored.
+// Contract. A call runs on its caller's stack and CPU, with interrupts as the caller had them. Pointers are the
+// program's own: a bad one panics like any wild access. Results are Linux's: >= 0, or a negative errno. A call that is
+// not in the table panics with its name: nothing is silently ignored.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +21,9 @@ struct SyscallFrame {
     return arguments[i];
   }
   template <class T>
-  T* pointer(int i) const { return reinterpret_cast<T*>(argument(i)); }
+  T* pointer(int i) const {
+    return reinterpret_cast<T*>(argument(i));
+  }
 };
 static_assert(sizeof(SyscallFrame) == 15 * 8);
 

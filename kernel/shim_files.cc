@@ -26,7 +26,9 @@ constexpr const char* kOnlinePath = "/sys/devices/system/cpu/online";
 constexpr std::uint64_t kOnlineFile = 3;
 constinit std::atomic<std::size_t> g_online_offset{0};
 
-bool is_output(std::uint64_t fd) { return fd == 1 || fd == 2; }
+bool is_output(std::uint64_t fd) {
+  return fd == 1 || fd == 2;
+}
 
 std::int64_t do_write(const SyscallFrame& f) {
   if (!is_output(f.rdi)) return -EBADF;
@@ -92,7 +94,9 @@ std::int64_t do_open(const SyscallFrame& f) {
   return open_path(f.pointer<const char>(0));
 }
 
-std::int64_t do_close(const SyscallFrame& f) { return f.rdi <= kOnlineFile ? 0 : -EBADF; }
+std::int64_t do_close(const SyscallFrame& f) {
+  return f.rdi <= kOnlineFile ? 0 : -EBADF;
+}
 
 std::int64_t describe(std::uint64_t fd, struct stat* out) {
   if (fd > kOnlineFile) return -EBADF;
@@ -102,7 +106,9 @@ std::int64_t describe(std::uint64_t fd, struct stat* out) {
   out->st_blksize = 4096;
   return 0;
 }
-std::int64_t do_fstat(const SyscallFrame& f) { return describe(f.rdi, f.pointer<struct stat>(1)); }
+std::int64_t do_fstat(const SyscallFrame& f) {
+  return describe(f.rdi, f.pointer<struct stat>(1));
+}
 std::int64_t do_newfstatat(const SyscallFrame& f) {
   bool by_descriptor = *f.pointer<const char>(1) == 0 && (f.argument(3) & AT_EMPTY_PATH);
   return by_descriptor ? describe(f.rdi, f.pointer<struct stat>(2)) : -ENOENT;
@@ -119,17 +125,26 @@ std::int64_t do_ioctl(const SyscallFrame& f) {
 std::int64_t do_fcntl(const SyscallFrame& f) {
   if (f.rdi > kOnlineFile) return -EBADF;
   switch (f.rsi) {
-    case F_GETFL: return f.rdi < kStandardFiles ? O_RDWR : O_RDONLY;
+    case F_GETFL:
+      return f.rdi < kStandardFiles ? O_RDWR : O_RDONLY;
     case F_GETFD:
     case F_SETFD:
-    case F_SETFL: return 0;
-    default: return -EINVAL;
+    case F_SETFL:
+      return 0;
+    default:
+      return -EINVAL;
   }
 }
 
-std::int64_t do_lseek(const SyscallFrame& f) { return f.rdi <= kOnlineFile ? -ESPIPE : -EBADF; }
-std::int64_t do_no_entry(const SyscallFrame&) { return -ENOENT; }
-std::int64_t do_read_only(const SyscallFrame&) { return -EROFS; }
+std::int64_t do_lseek(const SyscallFrame& f) {
+  return f.rdi <= kOnlineFile ? -ESPIPE : -EBADF;
+}
+std::int64_t do_no_entry(const SyscallFrame&) {
+  return -ENOENT;
+}
+std::int64_t do_read_only(const SyscallFrame&) {
+  return -EROFS;
+}
 
 std::int64_t do_getcwd(const SyscallFrame& f) {
   if (f.rsi < 2) return -ERANGE;
@@ -138,16 +153,24 @@ std::int64_t do_getcwd(const SyscallFrame& f) {
 }
 
 constexpr SyscallEntry kEntries[] = {
-    {SYS_write, do_write},           {SYS_writev, do_writev},       {SYS_read, do_read},          {SYS_openat, do_openat},
-    {SYS_open, do_open},             {SYS_close, do_close},         {SYS_fstat, do_fstat},        {SYS_newfstatat, do_newfstatat},
-    {SYS_stat, do_no_entry},         {SYS_lstat, do_no_entry},      {SYS_statx, do_no_entry},     {SYS_ioctl, do_ioctl},
-    {SYS_fcntl, do_fcntl},           {SYS_lseek, do_lseek},         {SYS_access, do_no_entry},    {SYS_faccessat, do_no_entry},
-    {SYS_faccessat2, do_no_entry},   {SYS_readlink, do_no_entry},   {SYS_readlinkat, do_no_entry}, {SYS_getcwd, do_getcwd},
-    {SYS_mkdir, do_read_only},       {SYS_unlink, do_read_only},    {SYS_unlinkat, do_read_only}, {SYS_rename, do_read_only},
+    {SYS_write, do_write},         {SYS_writev, do_writev},
+    {SYS_read, do_read},           {SYS_openat, do_openat},
+    {SYS_open, do_open},           {SYS_close, do_close},
+    {SYS_fstat, do_fstat},         {SYS_newfstatat, do_newfstatat},
+    {SYS_stat, do_no_entry},       {SYS_lstat, do_no_entry},
+    {SYS_statx, do_no_entry},      {SYS_ioctl, do_ioctl},
+    {SYS_fcntl, do_fcntl},         {SYS_lseek, do_lseek},
+    {SYS_access, do_no_entry},     {SYS_faccessat, do_no_entry},
+    {SYS_faccessat2, do_no_entry}, {SYS_readlink, do_no_entry},
+    {SYS_readlinkat, do_no_entry}, {SYS_getcwd, do_getcwd},
+    {SYS_mkdir, do_read_only},     {SYS_unlink, do_read_only},
+    {SYS_unlinkat, do_read_only},  {SYS_rename, do_read_only},
 };
 
 }  // namespace
 
-SyscallGroup file_syscalls() { return {kEntries, std::size(kEntries)}; }
+SyscallGroup file_syscalls() {
+  return {kEntries, std::size(kEntries)};
+}
 
 }  // namespace kelda::kernel

@@ -66,11 +66,16 @@ std::int64_t do_futex(const SyscallFrame& f) {
   auto* timeout = f.pointer<const timespec>(3);
   auto bits = static_cast<std::uint32_t>(f.argument(5));
   switch (operation & FUTEX_CMD_MASK) {
-    case FUTEX_WAIT: return wait(address, value, kAllFutexBits, deadline_of(timeout, operation));
-    case FUTEX_WAIT_BITSET: return wait(address, value, bits, deadline_of(timeout, operation));
-    case FUTEX_WAKE: return futex_wake(address, static_cast<int>(value), kAllFutexBits);
-    case FUTEX_WAKE_BITSET: return futex_wake(address, static_cast<int>(value), bits);
-    default: return -ENOSYS;
+    case FUTEX_WAIT:
+      return wait(address, value, kAllFutexBits, deadline_of(timeout, operation));
+    case FUTEX_WAIT_BITSET:
+      return wait(address, value, bits, deadline_of(timeout, operation));
+    case FUTEX_WAKE:
+      return futex_wake(address, static_cast<int>(value), kAllFutexBits);
+    case FUTEX_WAKE_BITSET:
+      return futex_wake(address, static_cast<int>(value), bits);
+    default:
+      return -ENOSYS;
   }
 }
 
@@ -92,6 +97,8 @@ int futex_wake(const std::uint32_t* address, int count, std::uint32_t bits) {
   return woken;
 }
 
-SyscallGroup futex_syscalls() { return {kEntries, std::size(kEntries)}; }
+SyscallGroup futex_syscalls() {
+  return {kEntries, std::size(kEntries)};
+}
 
 }  // namespace kelda::kernel

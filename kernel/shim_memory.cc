@@ -11,7 +11,9 @@ namespace kelda::kernel {
 
 namespace {
 
-std::int64_t do_brk(const SyscallFrame& f) { return static_cast<std::int64_t>(demand_break(f.rdi)); }
+std::int64_t do_brk(const SyscallFrame& f) {
+  return static_cast<std::int64_t>(demand_break(f.rdi));
+}
 
 // Write access includes read access, as on every x86.
 Protection to_protection(std::uint64_t prot) {
@@ -22,7 +24,9 @@ Protection to_protection(std::uint64_t prot) {
   return protection;
 }
 
-bool is_write_and_execute(std::uint64_t prot) { return (prot & PROT_WRITE) && (prot & PROT_EXEC); }
+bool is_write_and_execute(std::uint64_t prot) {
+  return (prot & PROT_WRITE) && (prot & PROT_EXEC);
+}
 
 std::int64_t do_mmap(const SyscallFrame& f) {
   std::uint64_t prot = f.argument(2), flags = f.argument(3);
@@ -33,7 +37,9 @@ std::int64_t do_mmap(const SyscallFrame& f) {
   return demand_map({f.rdi, f.rsi, to_protection(prot), fixed, (flags & MAP_NORESERVE) != 0});
 }
 
-std::int64_t do_munmap(const SyscallFrame& f) { return demand_unmap(f.rdi, f.rsi); }
+std::int64_t do_munmap(const SyscallFrame& f) {
+  return demand_unmap(f.rdi, f.rsi);
+}
 
 std::int64_t do_mprotect(const SyscallFrame& f) {
   std::uint64_t begin = f.rdi, size_bytes = round_up(f.rsi, kPageBytes), prot = f.rdx;
@@ -57,16 +63,20 @@ std::int64_t do_mremap(const SyscallFrame& f) {
 }
 
 // Memory is never paged out.
-std::int64_t do_nothing(const SyscallFrame&) { return 0; }
+std::int64_t do_nothing(const SyscallFrame&) {
+  return 0;
+}
 
 constexpr SyscallEntry kEntries[] = {
-    {SYS_brk, do_brk},         {SYS_mmap, do_mmap},       {SYS_munmap, do_munmap}, {SYS_mprotect, do_mprotect},
-    {SYS_madvise, do_madvise}, {SYS_mremap, do_mremap},   {SYS_mlock, do_nothing}, {SYS_munlock, do_nothing},
-    {SYS_mlockall, do_nothing},
+    {SYS_brk, do_brk},           {SYS_mmap, do_mmap},       {SYS_munmap, do_munmap},
+    {SYS_mprotect, do_mprotect}, {SYS_madvise, do_madvise}, {SYS_mremap, do_mremap},
+    {SYS_mlock, do_nothing},     {SYS_munlock, do_nothing}, {SYS_mlockall, do_nothing},
 };
 
 }  // namespace
 
-SyscallGroup memory_syscalls() { return {kEntries, std::size(kEntries)}; }
+SyscallGroup memory_syscalls() {
+  return {kEntries, std::size(kEntries)};
+}
 
 }  // namespace kelda::kernel

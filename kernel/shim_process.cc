@@ -23,13 +23,20 @@ namespace {
 
 std::int64_t do_arch_prctl(const SyscallFrame& f) {
   switch (f.rdi) {
-    case ARCH_SET_FS: write_msr(kMsrFsBase, f.rsi); return 0;
-    case ARCH_GET_FS: *f.pointer<std::uint64_t>(1) = read_msr(kMsrFsBase); return 0;
-    default: return -EINVAL;  // %gs is the kernel's
+    case ARCH_SET_FS:
+      write_msr(kMsrFsBase, f.rsi);
+      return 0;
+    case ARCH_GET_FS:
+      *f.pointer<std::uint64_t>(1) = read_msr(kMsrFsBase);
+      return 0;
+    default:
+      return -EINVAL;  // %gs is the kernel's
   }
 }
 
-std::int64_t do_exit_group(const SyscallFrame& f) { exit_vm(static_cast<int>(f.rdi)); }
+std::int64_t do_exit_group(const SyscallFrame& f) {
+  exit_vm(static_cast<int>(f.rdi));
+}
 
 // Nothing but the program itself can signal it, and it does so to die: abort(), raise().
 std::int64_t die_by_signal(std::uint64_t signal) {
@@ -37,8 +44,12 @@ std::int64_t die_by_signal(std::uint64_t signal) {
   if (signal == SIGABRT) panic("abort");
   panic_with_number("killed by its own signal", static_cast<std::int64_t>(signal));
 }
-std::int64_t do_tgkill(const SyscallFrame& f) { return die_by_signal(f.rdx); }
-std::int64_t do_tkill(const SyscallFrame& f) { return die_by_signal(f.rsi); }
+std::int64_t do_tgkill(const SyscallFrame& f) {
+  return die_by_signal(f.rdx);
+}
+std::int64_t do_tkill(const SyscallFrame& f) {
+  return die_by_signal(f.rsi);
+}
 
 // Signals are never delivered; handlers and masks may be set and read back as empty.
 std::int64_t do_rt_sigaction(const SyscallFrame& f) {
@@ -110,8 +121,12 @@ std::int64_t do_prctl(const SyscallFrame& f) {
   return f.rdi == kSetName ? 0 : -EINVAL;
 }
 
-std::int64_t do_getpid(const SyscallFrame&) { return 1; }
-std::int64_t do_zero(const SyscallFrame&) { return 0; }
+std::int64_t do_getpid(const SyscallFrame&) {
+  return 1;
+}
+std::int64_t do_zero(const SyscallFrame&) {
+  return 0;
+}
 
 constexpr SyscallEntry kEntries[] = {
     {SYS_arch_prctl, do_arch_prctl},
@@ -138,6 +153,8 @@ constexpr SyscallEntry kEntries[] = {
 
 }  // namespace
 
-SyscallGroup process_syscalls() { return {kEntries, std::size(kEntries)}; }
+SyscallGroup process_syscalls() {
+  return {kEntries, std::size(kEntries)};
+}
 
 }  // namespace kelda::kernel

@@ -25,7 +25,9 @@ namespace {
 constinit std::atomic<std::uint32_t> g_live_threads{0};
 constinit std::atomic<std::uint64_t> g_finished_busy_ns{0};
 
-std::int64_t tid_of(std::uint32_t cpu_index) { return cpu_index + 1; }
+std::int64_t tid_of(std::uint32_t cpu_index) {
+  return cpu_index + 1;
+}
 
 // An idle CPU, taken; waits for those that have not come up yet. Null when every CPU has a thread.
 CpuState* take_idle_cpu() {
@@ -56,7 +58,8 @@ void note_thread_start(CpuState& cpu) {
 }
 
 std::uint64_t busy_ns(const CpuState& cpu) {
-  return monotonic_ns() - cpu.thread.start_ns - (cpu.halted_ns.load(std::memory_order_relaxed) - cpu.thread.start_halted_ns);
+  return monotonic_ns() - cpu.thread.start_ns -
+         (cpu.halted_ns.load(std::memory_order_relaxed) - cpu.thread.start_halted_ns);
 }
 
 [[noreturn]] void wait_for_thread() {
@@ -64,7 +67,8 @@ std::uint64_t busy_ns(const CpuState& cpu) {
   ThreadSlot& slot = cpu.thread;
   asm volatile("sti" ::: "memory");
   // Acquire: the starter wrote the slot before the phase.
-  while (slot.phase.load(std::memory_order_acquire) != ThreadPhase::kStarting || !slot.ready.load(std::memory_order_acquire)) {
+  while (slot.phase.load(std::memory_order_acquire) != ThreadPhase::kStarting ||
+         !slot.ready.load(std::memory_order_acquire)) {
     halt_until_interrupt_or(kNoDeadline);
   }
   slot.ready.store(false, std::memory_order_relaxed);
@@ -101,22 +105,28 @@ std::int64_t do_clone3(const SyscallFrame& f) {
   slot.start_stack = args.stack + args.stack_size;
   slot.start_tls = args.tls;
   slot.clear_tid = args.flags & CLONE_CHILD_CLEARTID ? reinterpret_cast<std::uint32_t*>(args.child_tid) : nullptr;
-  if (args.flags & CLONE_PARENT_SETTID) *reinterpret_cast<std::int32_t*>(args.parent_tid) = static_cast<std::int32_t>(tid);
-  if (args.flags & CLONE_CHILD_SETTID) *reinterpret_cast<std::int32_t*>(args.child_tid) = static_cast<std::int32_t>(tid);
+  if (args.flags & CLONE_PARENT_SETTID)
+    *reinterpret_cast<std::int32_t*>(args.parent_tid) = static_cast<std::int32_t>(tid);
+  if (args.flags & CLONE_CHILD_SETTID)
+    *reinterpret_cast<std::int32_t*>(args.child_tid) = static_cast<std::int32_t>(tid);
   g_live_threads.fetch_add(1, std::memory_order_relaxed);
   slot.ready.store(true, std::memory_order_release);
   wake_cpu(cpu->index);
   return tid;
 }
 
-std::int64_t do_exit(const SyscallFrame&) { kelda_switch_stack(this_cpu().idle_stack_top, finish_thread); }
+std::int64_t do_exit(const SyscallFrame&) {
+  kelda_switch_stack(this_cpu().idle_stack_top, finish_thread);
+}
 
 std::int64_t do_set_tid_address(const SyscallFrame& f) {
   this_cpu().thread.clear_tid = f.pointer<std::uint32_t>(0);
   return tid_of(this_cpu_index());
 }
 
-std::int64_t do_gettid(const SyscallFrame&) { return tid_of(this_cpu_index()); }
+std::int64_t do_gettid(const SyscallFrame&) {
+  return tid_of(this_cpu_index());
+}
 
 std::int64_t do_sched_getaffinity(const SyscallFrame& f) {
   std::uint64_t size_bytes = f.rsi;
@@ -147,8 +157,12 @@ std::int64_t do_getcpu(const SyscallFrame& f) {
 }
 
 // A thread cannot die while it holds a robust mutex: threads are never killed.
-std::int64_t do_set_robust_list(const SyscallFrame&) { return 0; }
-std::int64_t do_not_offered(const SyscallFrame&) { return -ENOSYS; }
+std::int64_t do_set_robust_list(const SyscallFrame&) {
+  return 0;
+}
+std::int64_t do_not_offered(const SyscallFrame&) {
+  return -ENOSYS;
+}
 
 constexpr SyscallEntry kEntries[] = {
     {SYS_clone3, do_clone3},
@@ -180,7 +194,9 @@ void idle_this_cpu() {
   wait_for_thread();
 }
 
-std::uint64_t thread_busy_ns() { return busy_ns(this_cpu()); }
+std::uint64_t thread_busy_ns() {
+  return busy_ns(this_cpu());
+}
 
 std::uint64_t program_busy_ns() {
   std::uint64_t total = g_finished_busy_ns.load(std::memory_order_relaxed);
@@ -190,6 +206,8 @@ std::uint64_t program_busy_ns() {
   return total;
 }
 
-SyscallGroup thread_syscalls() { return {kEntries, std::size(kEntries)}; }
+SyscallGroup thread_syscalls() {
+  return {kEntries, std::size(kEntries)};
+}
 
 }  // namespace kelda::kernel

@@ -19,25 +19,38 @@ namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
 
-timespec to_timespec(std::int64_t ns) { return {ns / kSecond, ns % kSecond}; }
-timeval to_timeval(std::int64_t ns) { return {ns / kSecond, ns % kSecond / 1000}; }
+timespec to_timespec(std::int64_t ns) {
+  return {ns / kSecond, ns % kSecond};
+}
+timeval to_timeval(std::int64_t ns) {
+  return {ns / kSecond, ns % kSecond / 1000};
+}
 
-bool is_valid(const timespec& time) { return time.tv_sec >= 0 && time.tv_nsec >= 0 && time.tv_nsec < kSecond; }
-std::int64_t to_ns(const timespec& time) { return time.tv_sec * kSecond + time.tv_nsec; }
+bool is_valid(const timespec& time) {
+  return time.tv_sec >= 0 && time.tv_nsec >= 0 && time.tv_nsec < kSecond;
+}
+std::int64_t to_ns(const timespec& time) {
+  return time.tv_sec * kSecond + time.tv_nsec;
+}
 
 // -1 for a clock that there is not.
 std::int64_t read_clock(std::uint64_t clock) {
   switch (clock) {
     case CLOCK_REALTIME:
     case CLOCK_REALTIME_COARSE:
-    case CLOCK_TAI: return wall_clock_ns();
+    case CLOCK_TAI:
+      return wall_clock_ns();
     case CLOCK_MONOTONIC:
     case CLOCK_MONOTONIC_RAW:
     case CLOCK_MONOTONIC_COARSE:
-    case CLOCK_BOOTTIME: return static_cast<std::int64_t>(monotonic_ns());
-    case CLOCK_THREAD_CPUTIME_ID: return static_cast<std::int64_t>(thread_busy_ns());
-    case CLOCK_PROCESS_CPUTIME_ID: return static_cast<std::int64_t>(program_busy_ns());
-    default: return -1;
+    case CLOCK_BOOTTIME:
+      return static_cast<std::int64_t>(monotonic_ns());
+    case CLOCK_THREAD_CPUTIME_ID:
+      return static_cast<std::int64_t>(thread_busy_ns());
+    case CLOCK_PROCESS_CPUTIME_ID:
+      return static_cast<std::int64_t>(program_busy_ns());
+    default:
+      return -1;
   }
 }
 
@@ -104,13 +117,16 @@ std::int64_t do_times(const SyscallFrame& f) {
 }
 
 constexpr SyscallEntry kEntries[] = {
-    {SYS_clock_gettime, do_clock_gettime}, {SYS_clock_getres, do_clock_getres}, {SYS_gettimeofday, do_gettimeofday},
-    {SYS_time, do_time},                   {SYS_nanosleep, do_nanosleep},       {SYS_clock_nanosleep, do_clock_nanosleep},
+    {SYS_clock_gettime, do_clock_gettime}, {SYS_clock_getres, do_clock_getres},
+    {SYS_gettimeofday, do_gettimeofday},   {SYS_time, do_time},
+    {SYS_nanosleep, do_nanosleep},         {SYS_clock_nanosleep, do_clock_nanosleep},
     {SYS_getrusage, do_getrusage},         {SYS_times, do_times},
 };
 
 }  // namespace
 
-SyscallGroup time_syscalls() { return {kEntries, std::size(kEntries)}; }
+SyscallGroup time_syscalls() {
+  return {kEntries, std::size(kEntries)};
+}
 
 }  // namespace kelda::kernel

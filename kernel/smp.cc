@@ -36,7 +36,8 @@ void number_cpus() {
   g_cpus[0].apic_id = apic_id_of_this_cpu();
   g_cpu_count = 1;
   for (std::uint32_t i = 0; i < g_machine.cpu_count; ++i) {
-    if (g_machine.apic_ids[i] != g_cpus[0].apic_id && g_cpu_count < kMaxCpus) g_cpus[g_cpu_count++].apic_id = g_machine.apic_ids[i];
+    if (g_machine.apic_ids[i] != g_cpus[0].apic_id && g_cpu_count < kMaxCpus)
+      g_cpus[g_cpu_count++].apic_id = g_machine.apic_ids[i];
   }
 }
 
@@ -56,7 +57,8 @@ extern "C" void kelda_ap_start(std::uint32_t ticket) {
 void start_other_cpus() {
   number_cpus();
   if (g_cpu_count == 1) return;
-  for (std::uint32_t ticket = 0; ticket + 1 < g_cpu_count; ++ticket) kelda_ap_stacks[ticket] = make_kernel_stack(kKernelStackBytes);
+  for (std::uint32_t ticket = 0; ticket + 1 < g_cpu_count; ++ticket)
+    kelda_ap_stacks[ticket] = make_kernel_stack(kKernelStackBytes);
   std::memcpy(reinterpret_cast<void*>(TRAMPOLINE_ADDRESS), kelda_trampoline_begin,
               static_cast<std::size_t>(kelda_trampoline_end - kelda_trampoline_begin));
   make_executable(TRAMPOLINE_ADDRESS);
@@ -64,6 +66,8 @@ void start_other_cpus() {
   send_startup_to_others(TRAMPOLINE_ADDRESS / kPageBytes);
 }
 
-void nudge_cpu(std::uint32_t index) { send_startup(g_cpus[index].apic_id, TRAMPOLINE_ADDRESS / kPageBytes); }
+void nudge_cpu(std::uint32_t index) {
+  send_startup(g_cpus[index].apic_id, TRAMPOLINE_ADDRESS / kPageBytes);
+}
 
 }  // namespace kelda::kernel

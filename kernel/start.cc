@@ -123,7 +123,9 @@ std::uint64_t make_main_stack() {
 
 }  // namespace
 
-bool running_bare() { return g_bare; }
+bool running_bare() {
+  return g_bare;
+}
 
 bool running_emulated() {
   constexpr std::uint32_t kHypervisorBit = 1u << 31;

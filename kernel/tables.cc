@@ -7,7 +7,9 @@ namespace kelda::kernel {
 
 namespace {
 
-std::uint64_t* table_of(std::uint64_t entry) { return reinterpret_cast<std::uint64_t*>(entry & kPteFrameMask); }
+std::uint64_t* table_of(std::uint64_t entry) {
+  return reinterpret_cast<std::uint64_t*>(entry & kPteFrameMask);
+}
 
 // The table below `entry`, made if need be. Two CPUs may make it at once: one of them wins.
 std::uint64_t* descend(std::uint64_t* entry, bool create) {
@@ -60,7 +62,8 @@ Mapping find_mapping(VirtAddr address) {
   if (address >> 47) return {};
   std::uint64_t* table = kelda_top_table;
   for (int at = 3; at >= 0; --at) {
-    std::uint64_t entry = atomic_entry(&table[address >> (12 + 9 * at) & (kTableEntries - 1)]).load(std::memory_order_acquire);
+    std::uint64_t entry =
+        atomic_entry(&table[address >> (12 + 9 * at) & (kTableEntries - 1)]).load(std::memory_order_acquire);
     if (!(entry & kPtePresent)) return {};
     if (at == 0 || (entry & kPteLarge)) return {entry, std::uint64_t{kPageBytes} << 9 * at};
     table = table_of(entry);

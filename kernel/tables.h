@@ -28,8 +28,8 @@ enum class TableLevel : std::uint8_t { kPage = 0, kLarge = 1, kHuge = 2 };
 // null only when memory is exhausted. Null also when a larger page covers the address.
 std::uint64_t* table_entry(VirtAddr address, TableLevel level, bool create, std::uint64_t* top = kelda_top_table);
 
-// The entry for the page at `address` if its table exists; else null, and `next` is the first address above that another
-// table may cover. For walking large, thinly populated ranges.
+// The entry for the page at `address` if its table exists; else null, and `next` is the first address above that
+// another table may cover. For walking large, thinly populated ranges.
 std::uint64_t* existing_page_entry(VirtAddr address, VirtAddr& next);
 
 // The entry that maps `address`, whatever its size, and that size; null entry when nothing is mapped.
@@ -44,7 +44,9 @@ inline std::atomic<std::uint64_t>& atomic_entry(std::uint64_t* entry) {
   return *reinterpret_cast<std::atomic<std::uint64_t>*>(entry);
 }
 
-inline unsigned top_index(VirtAddr address) { return address >> 39 & (kTableEntries - 1); }
+inline unsigned top_index(VirtAddr address) {
+  return address >> 39 & (kTableEntries - 1);
+}
 
 // Is this top-level slot part of the optimistic range? Its alternate entry is then not the main one.
 bool is_optimistic_slot(unsigned slot);

@@ -59,7 +59,8 @@ Scale read_scale() {
 std::uint64_t to_ns(const Scale& scale, std::uint64_t tsc) {
   // Another CPU's counter may be a few ticks behind the base.
   if (tsc <= scale.base_tsc) return scale.base_ns;
-  return scale.base_ns + static_cast<std::uint64_t>(static_cast<unsigned __int128>(tsc - scale.base_tsc) * scale.multiplier >> kShift);
+  return scale.base_ns +
+         static_cast<std::uint64_t>(static_cast<unsigned __int128>(tsc - scale.base_tsc) * scale.multiplier >> kShift);
 }
 
 void write_scale(const Scale& scale) {
@@ -75,9 +76,10 @@ void set_rate(std::uint64_t hz) {
   g_tsc_hz = hz;
   std::uint64_t now = read_tsc();
   // The time so far at the new rate for the first setting; unchanged at later ones.
-  std::uint64_t so_far = g_multiplier.load(std::memory_order_relaxed)
-                             ? to_ns(read_scale(), now)
-                             : static_cast<std::uint64_t>(static_cast<unsigned __int128>(now - kelda_entry_tsc) * kSecond / hz);
+  std::uint64_t so_far =
+      g_multiplier.load(std::memory_order_relaxed)
+          ? to_ns(read_scale(), now)
+          : static_cast<std::uint64_t>(static_cast<unsigned __int128>(now - kelda_entry_tsc) * kSecond / hz);
   write_scale({now, so_far, multiplier_for(hz)});
 }
 
@@ -122,7 +124,9 @@ void init_clock() {
   if (want_tsc || want_apic) calibrate(want_tsc, want_apic);
   if (g_wall_base_ns == 0) {
     if (auto seconds = read_cmos_clock()) {
-      g_wall_base_ns = *seconds * static_cast<std::int64_t>(kSecond) - static_cast<std::int64_t>(monotonic_ns());
+      // Whole seconds: the middle of the second is the best guess.
+      g_wall_base_ns = *seconds * static_cast<std::int64_t>(kSecond) + static_cast<std::int64_t>(kSecond / 2) -
+                       static_cast<std::int64_t>(monotonic_ns());
     }
   }
 }
@@ -141,7 +145,8 @@ void refine_clock() {
     std::uint64_t pit_ticks = low + (rough - low + 32768) / 65536 * 65536;
     set_rate(static_cast<std::uint64_t>(static_cast<unsigned __int128>(tsc_ticks) * kPitHz / pit_ticks));
     unsigned done = g_refinements.fetch_add(1, std::memory_order_relaxed) + 1;
-    g_refine_at_ns.store(done < std::size(kRefineAfterNs) ? kRefineAfterNs[done] : kNoDeadline, std::memory_order_relaxed);
+    g_refine_at_ns.store(done < std::size(kRefineAfterNs) ? kRefineAfterNs[done] : kNoDeadline,
+                         std::memory_order_relaxed);
   }
   g_refine_lock.unlock();
 }
@@ -154,9 +159,13 @@ void init_timer_this_cpu() {
   }
 }
 
-std::uint64_t monotonic_ns() { return to_ns(read_scale(), read_tsc()); }
+std::uint64_t monotonic_ns() {
+  return to_ns(read_scale(), read_tsc());
+}
 
-std::int64_t wall_clock_ns() { return g_wall_base_ns + static_cast<std::int64_t>(monotonic_ns()); }
+std::int64_t wall_clock_ns() {
+  return g_wall_base_ns + static_cast<std::int64_t>(monotonic_ns());
+}
 
 void arm_timer(std::uint64_t deadline_ns) {
   InterruptsOff off;
@@ -170,7 +179,8 @@ void arm_timer(std::uint64_t deadline_ns) {
     write_msr(kMsrTscDeadline, read_tsc() + ticks + 1);
     return;
   }
-  auto ticks = static_cast<std::uint64_t>(static_cast<unsigned __int128>(wait_ns) * (g_apic_hz / kTimerDivider) / kSecond) + 1;
+  auto ticks =
+      static_cast<std::uint64_t>(static_cast<unsigned __int128>(wait_ns) * (g_apic_hz / kTimerDivider) / kSecond) + 1;
   constexpr std::uint64_t kLargestCount = 0xffff'ffff;
   start_apic_timer(static_cast<std::uint32_t>(ticks < kLargestCount ? ticks : kLargestCount));
 }
@@ -201,6 +211,8 @@ void delay_ns(std::uint64_t duration_ns) {
   while (monotonic_ns() < end) pause();
 }
 
-ClockInfo clock_info() { return {g_source, g_tsc_hz}; }
+ClockInfo clock_info() {
+  return {g_source, g_tsc_hz};
+}
 
 }  // namespace kelda::kernel

@@ -11,11 +11,12 @@ namespace kelda::kernel {
 
 // Nanoseconds since the boot CPU entered the kernel. Never goes back. Any context.
 std::uint64_t monotonic_ns();
-// Nanoseconds since 1970-01-01 UTC: kvmclock, else the CMOS clock as read at boot (whole seconds), plus monotonic_ns().
+// Nanoseconds since 1970-01-01 UTC: kvmclock, else the CMOS clock as read at boot (right to half a second), plus
+// monotonic_ns().
 std::int64_t wall_clock_ns();
 
-// Arms this CPU's timer: an interrupt (and so a wake-up) at `deadline_ns` of monotonic_ns(), or at once if that is past.
-// There is one deadline a CPU; the last call counts. halt_until_interrupt_or() arms it itself.
+// Arms this CPU's timer: an interrupt (and so a wake-up) at `deadline_ns` of monotonic_ns(), or at once if that is
+// past. There is one deadline a CPU; the last call counts. halt_until_interrupt_or() arms it itself.
 void arm_timer(std::uint64_t deadline_ns);
 void disarm_timer();
 

@@ -54,9 +54,15 @@ void tlb_force(std::uint64_t generation) {
   }
 }
 
-std::uint64_t begin_unmap_epoch() { return tlb_new_generation(); }
-bool unmap_epoch_passed(std::uint64_t epoch) { return tlb_passed(epoch); }
-void force_unmap_epoch(std::uint64_t epoch) { tlb_force(epoch); }
+std::uint64_t begin_unmap_epoch() {
+  return tlb_new_generation();
+}
+bool unmap_epoch_passed(std::uint64_t epoch) {
+  return tlb_passed(epoch);
+}
+void force_unmap_epoch(std::uint64_t epoch) {
+  tlb_force(epoch);
+}
 
 void pass_unmap_epoch() {
   // An interrupt in between would pass by itself; off, so that tlb_seen is not stored out of order.

@@ -10,7 +10,8 @@
 //  T2. Until then the address is of no use: before it is mapped again, and before a discard returns, limbo there is
 //      emptied, by interrupt where needed. Else a CPU with the old translation would write, without a fault, to a frame
 //      that nobody else sees.
-//  T3. tlb_seen of a CPU is stored after the flush; `halted` is cleared before the generation is read (both sequentially
+//  T3. tlb_seen of a CPU is stored after the flush; `halted` is cleared before the generation is read (both
+//  sequentially
 //      consistent), so whoever sees "halted" after raising the generation knows that the CPU will see it on waking.
 #pragma once
 
@@ -33,8 +34,8 @@ inline void tlb_pass() {
   cpu.tlb_seen.store(generation, std::memory_order_seq_cst);
 }
 
-// Starts a new generation for what the caller has just unmapped, and returns it. This CPU passes it at once: by a flush,
-// or without one when the caller has `invalidated` each page here (with interrupts off since before the first).
+// Starts a new generation for what the caller has just unmapped, and returns it. This CPU passes it at once: by a
+// flush, or without one when the caller has `invalidated` each page here (with interrupts off since before the first).
 std::uint64_t tlb_new_generation(bool invalidated = false);
 // Has every running CPU passed `generation`?
 bool tlb_passed(std::uint64_t generation);

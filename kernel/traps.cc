@@ -13,31 +13,60 @@ namespace kelda::kernel {
 namespace {
 
 const char* exception_name(std::uint64_t vector) {
-  static const char* const names[32] = {
-      "divide error", "debug exception", "non-maskable interrupt", "breakpoint", "overflow", "bound range exceeded",
-      "invalid opcode", "device not available", "double fault", "coprocessor overrun", "invalid task state",
-      "segment not present", "stack segment fault", "general protection fault", "page fault", "exception 15",
-      "x87 floating-point error", "alignment check", "machine check", "SIMD floating-point error",
-      "virtualization exception", "control protection exception", "exception 22", "exception 23", "exception 24",
-      "exception 25", "exception 26", "exception 27", "hypervisor injection exception", "VMM communication exception",
-      "security exception", "exception 31"};
+  static const char* const names[32] = {"divide error",
+                                        "debug exception",
+                                        "non-maskable interrupt",
+                                        "breakpoint",
+                                        "overflow",
+                                        "bound range exceeded",
+                                        "invalid opcode",
+                                        "device not available",
+                                        "double fault",
+                                        "coprocessor overrun",
+                                        "invalid task state",
+                                        "segment not present",
+                                        "stack segment fault",
+                                        "general protection fault",
+                                        "page fault",
+                                        "exception 15",
+                                        "x87 floating-point error",
+                                        "alignment check",
+                                        "machine check",
+                                        "SIMD floating-point error",
+                                        "virtualization exception",
+                                        "control protection exception",
+                                        "exception 22",
+                                        "exception 23",
+                                        "exception 24",
+                                        "exception 25",
+                                        "exception 26",
+                                        "exception 27",
+                                        "hypervisor injection exception",
+                                        "VMM communication exception",
+                                        "security exception",
+                                        "exception 31"};
   return names[vector];
 }
 
 void handle_exception(TrapFrame& frame) {
   switch (frame.vector) {
-    case kVectorPageFault: handle_page_fault(frame); return;
-    case kVectorNmi: stop_for_panic(frame);
+    case kVectorPageFault:
+      handle_page_fault(frame);
+      return;
+    case kVectorNmi:
+      stop_for_panic(frame);
     case kVectorDebug:
       if (end_optimistic_step(frame)) return;
       break;
-    default: break;
+    default:
+      break;
   }
   panic_in_trap(exception_name(frame.vector), frame, frame.vector == kVectorDoubleFault ? read_cr2() : 0);
 }
 
 void handle_interrupt(std::uint8_t vector) {
-  if (vector == kVectorSpurious || (vector >= 32 && vector < kFirstDeviceVector)) return;  // these want no end-of-interrupt
+  if (vector == kVectorSpurious || (vector >= 32 && vector < kFirstDeviceVector))
+    return;  // these want no end-of-interrupt
   CpuState& cpu = this_cpu();
   // Awake before anything else runs here (tlb.h, T3).
   cpu.halted.store(false, std::memory_order_seq_cst);

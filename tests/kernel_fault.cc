@@ -26,12 +26,22 @@ std::atomic<bool> g_other_runs{false};
 }
 
 // After a call, so that it is a call and not a jump: the caller stays on the stack.
-inline void stay() { asm volatile("" ::: "memory"); }
+inline void stay() {
+  asm volatile("" ::: "memory");
+}
 
-[[gnu::noinline]] int read_null(const volatile int* pointer) { return *pointer; }
-[[gnu::noinline]] void write_null(volatile int* pointer) { *pointer = 1; }
-[[gnu::noinline]] void write_code() { *reinterpret_cast<volatile char*>(&busy_elsewhere) = 0; }
-[[gnu::noinline]] void write_constant(const char* text) { *const_cast<volatile char*>(text) = 'x'; }
+[[gnu::noinline]] int read_null(const volatile int* pointer) {
+  return *pointer;
+}
+[[gnu::noinline]] void write_null(volatile int* pointer) {
+  *pointer = 1;
+}
+[[gnu::noinline]] void write_code() {
+  *reinterpret_cast<volatile char*>(&busy_elsewhere) = 0;
+}
+[[gnu::noinline]] void write_constant(const char* text) {
+  *const_cast<volatile char*>(text) = 'x';
+}
 [[gnu::noinline]] void wild_jump() {
   void (*volatile target)() = reinterpret_cast<void (*)()>(0x1234'5678'9000);
   target();
@@ -55,15 +65,22 @@ volatile int g_no_end = -1;
   asm volatile("" : "+r"(value));
   return value / *by;
 }
-[[gnu::noinline]] void call_abort() { std::abort(); }
-[[gnu::noinline]] void fail_assertion() { KELDA_ASSERT(g_other_runs && false); }
-[[gnu::noinline]] void throw_uncaught() { throw std::runtime_error("nobody catches this"); }
+[[gnu::noinline]] void call_abort() {
+  std::abort();
+}
+[[gnu::noinline]] void fail_assertion() {
+  KELDA_ASSERT(g_other_runs && false);
+}
+[[gnu::noinline]] void throw_uncaught() {
+  throw std::runtime_error("nobody catches this");
+}
 [[gnu::noinline]] void unknown_call() {
   syscall(SYS_socket, 1, 2, 3);
   stay();
 }
 [[gnu::noinline]] void use_after_unmap() {
-  auto* memory = static_cast<volatile char*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* memory =
+      static_cast<volatile char*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   memory[0] = 1;
   munmap(const_cast<char*>(memory), 4096);
   memory[0] = 2;
@@ -81,11 +98,21 @@ volatile int g_no_end = -1;
   read_null(nullptr);
   stay();
 }
-[[gnu::noinline]] void bad_opcode() { asm volatile("ud2"); }
+[[gnu::noinline]] void bad_opcode() {
+  asm volatile("ud2");
+}
 [[gnu::noinline]] void write_optimistic() {
   auto region = kernel::reserve_region(1 << 30);
   auto set = kernel::set_optimistic_range(*region, 1 << 30);
   if (set) *reinterpret_cast<volatile int*>(*region + 8192) = 1;
+}
+
+// Overcommitted memory that is really touched.
+[[gnu::noinline]] void touch_too_much() {
+  constexpr std::size_t kBytes = std::size_t{1} << 30;
+  auto* memory = static_cast<volatile char*>(
+      mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  for (std::size_t at = 0; at < kBytes; at += 4096) memory[at] = 1;
 }
 
 struct Fault {
@@ -93,15 +120,31 @@ struct Fault {
   void (*run)();
 };
 const Fault kFaults[] = {
-    {"read-null", [] { read_null(nullptr); stay(); }},
-    {"write-null", [] { write_null(nullptr); stay(); }},
+    {"read-null",
+     [] {
+       read_null(nullptr);
+       stay();
+     }},
+    {"write-null",
+     [] {
+       write_null(nullptr);
+       stay();
+     }},
     {"write-code", write_code},
-    {"write-constant", [] { write_constant("constant"); stay(); }},
+    {"write-constant",
+     [] {
+       write_constant("constant");
+       stay();
+     }},
     {"wild-jump", wild_jump},
     {"run-data", run_data},
     {"overflow-stack", [] { overflow_stack(0); }},
     {"overflow-thread-stack", [] { std::thread([] { overflow_stack(0); }).join(); }},
-    {"divide", [] { int zero = 0; divide(&zero); }},
+    {"divide",
+     [] {
+       int zero = 0;
+       divide(&zero);
+     }},
     {"abort", call_abort},
     {"assert", fail_assertion},
     {"throw", throw_uncaught},
@@ -110,6 +153,7 @@ const Fault kFaults[] = {
     {"double-fault", double_fault},
     {"bad-opcode", bad_opcode},
     {"write-optimistic", write_optimistic},
+    {"touch-too-much", touch_too_much},
 };
 
 int run(std::string_view name) {

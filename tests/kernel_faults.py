@@ -35,6 +35,7 @@ FAULTS = {
     "use-after-unmap": ("access to unmapped memory", "use_after_unmap"),
     "double-fault": ("double fault", "double_fault"),
     "bad-opcode": ("invalid opcode", "bad_opcode"),
+    "touch-too-much": ("out of memory: no frame for demand-zero memory", "touch_too_much"),
     "write-optimistic": ("access to unmapped memory, write to", "write_optimistic"),
 }
 

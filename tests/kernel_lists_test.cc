@@ -57,7 +57,9 @@ class AreaListModel : public ::testing::Test {
   static constexpr std::uint64_t kPages = 64;
   static constexpr std::uint64_t kBase = 0x100000;
 
-  AreaListModel() { list_.init(storage_.data(), [](std::size_t count) { return count <= 256; }); }
+  AreaListModel() {
+    list_.init(storage_.data(), [](std::size_t count) { return count <= 256; });
+  }
 
   void check() const {
     std::size_t areas = 0;

@@ -105,7 +105,8 @@ TEST_F(KernelMemory, AThousandGuardedStacks) {
 
 TEST_F(KernelMemory, GrowingABlockMovesItWithoutLosingContent) {
   std::size_t size = 256 * kPageBytes;
-  auto* memory = static_cast<std::byte*>(mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* memory =
+      static_cast<std::byte*>(mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   std::byte* obstacle = map_pages(1);
   for (std::size_t i = 0; i < size; i += kPageBytes) memory[i] = static_cast<std::byte>(i / kPageBytes);
   auto* grown = static_cast<std::byte*>(mremap(memory, size, 2 * size, MREMAP_MAYMOVE));

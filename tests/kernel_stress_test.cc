@@ -1,5 +1,5 @@
-// All CPUs allocate, grow, discard, hand over and free each other's memory at once; every block carries a pattern that is
-// checked at each step. What a stale translation, a lost zeroing or a frame given out twice would break.
+// All CPUs allocate, grow, discard, hand over and free each other's memory at once; every block carries a pattern that
+// is checked at each step. What a stale translation, a lost zeroing or a frame given out twice would break.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
@@ -26,11 +26,14 @@ struct Block {
 
 constexpr std::size_t kWordsPerPage = kPageBytes / sizeof(std::uint64_t);
 
-std::size_t bytes_of(std::size_t pages) { return pages * kPageBytes; }
+std::size_t bytes_of(std::size_t pages) {
+  return pages * kPageBytes;
+}
 
 class Worker {
  public:
-  Worker(std::uint32_t index, std::vector<std::atomic<Block*>>& exchange) : random_(index), index_(index), exchange_(exchange) {}
+  Worker(std::uint32_t index, std::vector<std::atomic<Block*>>& exchange)
+      : random_(index), index_(index), exchange_(exchange) {}
 
   void run(int steps) {
     for (int i = 0; i < steps; ++i) step();
@@ -49,10 +52,18 @@ class Worker {
     Block& block = blocks_[at];
     check(block);
     switch (random_() % 6) {
-      case 0: hand_over(block); break;
-      case 1: discard(block); break;
-      case 2: grow(block); break;
-      case 3: protect(block); break;
+      case 0:
+        hand_over(block);
+        break;
+      case 1:
+        discard(block);
+        break;
+      case 2:
+        grow(block);
+        break;
+      case 3:
+        protect(block);
+        break;
       default:
         release(block);
         block = blocks_.back();
@@ -165,7 +176,8 @@ TEST(KernelStress, CpusShareMemoryWithoutLosingAByte) {
   if (!running_bare()) return;
   flush_all_local();
   MemoryStats stats = memory_stats();
-  EXPECT_GE(stats.free_page_count + stats.limbo_page_count + 600, free_before) << "tables and heaps stay, blocks do not";
+  EXPECT_GE(stats.free_page_count + stats.limbo_page_count + 600, free_before)
+      << "tables and heaps stay, blocks do not";
 }
 
 }  // namespace
