@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "btree/descent.h"
 #include "btree/ops.h"
 #include "btree/space.h"
 #include "bufferpool/pool_inline.h"
@@ -53,9 +54,14 @@ Result<> write_parts(const TreeEnv& env, TreeTxn& txn, std::span<const PagePart>
     auto reservation = TRY(env.log.reserve(&txn.log, kReserveBytes + undo.bytes().size()));
     TRY(space.prepare());
     TRY(env.pool.reserve_frames(parts.size()));
+    // The map first, though it comes last in the latch order: nobody else can want the fresh pages, and only one fiber a
+    // map then holds several frames while it waits for more.
+    if (!space.try_latch()) {
+      after_restart(attempt);
+      continue;
+    }
     std::vector<ExclusiveGuard> guards;
     for (const PagePart& part : parts) guards.push_back(TRY(ExclusiveGuard::take_fresh(env.pool, part.page)));
-    if (!space.try_latch()) continue;
     std::vector<wal::PageChange> changes;
     for (std::size_t i = 0; i < parts.size(); ++i) {
       fill_page(guards[i].data(), parts[i], stamp);
