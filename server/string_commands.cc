@@ -118,12 +118,13 @@ Result<> getex(Call& call) {
       return call.syntax_error();
     }
   }
-  if (!TRY(expiry.resolve(call))) return {};
   StoredValue& old = call.client.value;
+  // The key is looked up before the number is: an absent key hides a wrong one.
   if (!TRY(call.keys.get_for_update(call.db(), call.arg(1), old))) {
     call.reply.null();
     return {};
   }
+  if (!TRY(expiry.resolve(call))) return {};
   call.reply.bulk(old.payload());
   if (expiry.given && expiry.expire_ms <= call.keys.now_ms()) {
     TRY(call.keys.remove(call.db(), call.arg(1)));
