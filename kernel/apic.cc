@@ -16,7 +16,7 @@ constexpr std::uint32_t kTimer = 0x320, kTimerInitial = 0x380, kTimerCurrent = 0
 constexpr std::uint32_t kTaskPriority = 0x80;
 
 constexpr std::uint32_t kDeliverNmi = 4u << 8, kDeliverInit = 5u << 8, kDeliverStartup = 6u << 8;
-constexpr std::uint32_t kAssert = 1u << 14, kPending = 1u << 12, kAllButSelf = 3u << 18;
+constexpr std::uint32_t kAssert = 1u << 14, kPending = 1u << 12;
 constexpr std::uint32_t kTimerDeadlineMode = 2u << 17;
 constexpr std::uint64_t kBaseEnable = 1u << 11, kBaseX2 = 1u << 10;
 
@@ -82,11 +82,8 @@ void send_interrupt(std::uint32_t apic_id, std::uint8_t vector) {
 void send_nmi(std::uint32_t apic_id) {
   send(apic_id, kAssert | kDeliverNmi);
 }
-void send_init_to_others() {
-  send(0, kAllButSelf | kAssert | kDeliverInit);
-}
-void send_startup_to_others(std::uint8_t page_number) {
-  send(0, kAllButSelf | kAssert | kDeliverStartup | page_number);
+void send_init(std::uint32_t apic_id) {
+  send(apic_id, kAssert | kDeliverInit);
 }
 void send_startup(std::uint32_t apic_id, std::uint8_t page_number) {
   send(apic_id, kAssert | kDeliverStartup | page_number);

@@ -15,9 +15,7 @@ std::uint32_t apic_id_of_this_cpu();
 void end_of_interrupt();
 void send_interrupt(std::uint32_t apic_id, std::uint8_t vector);
 void send_nmi(std::uint32_t apic_id);  // only to a CPU that has started: it would wake one that has not
-// To all CPUs but this one, started or not.
-void send_init_to_others();
-void send_startup_to_others(std::uint8_t page_number);
+void send_init(std::uint32_t apic_id);
 void send_startup(std::uint32_t apic_id, std::uint8_t page_number);
 
 // One-shot timer: an interrupt after `ticks` of the APIC clock divided by kTimerDivider; 0 stops it.

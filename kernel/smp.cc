@@ -46,7 +46,7 @@ void number_cpus() {
 extern "C" void kelda_ap_start(std::uint32_t ticket) {
   enable_apic_this_cpu();
   std::uint32_t index = index_of(apic_id_of_this_cpu());
-  if (index == 0) halt_forever();  // more CPUs than firmware listed
+  if (index == 0) halt_forever();  // not one that was asked to start
   g_cpus[index].idle_stack_top = kelda_ap_stacks[ticket];
   set_up_this_cpu(index);
   init_timer_this_cpu();
@@ -62,8 +62,11 @@ void start_other_cpus() {
   std::memcpy(reinterpret_cast<void*>(TRAMPOLINE_ADDRESS), kelda_trampoline_begin,
               static_cast<std::size_t>(kelda_trampoline_end - kelda_trampoline_begin));
   make_executable(TRAMPOLINE_ADDRESS);
-  send_init_to_others();
-  send_startup_to_others(TRAMPOLINE_ADDRESS / kPageBytes);
+  // One by one: a machine may have more CPUs than are used, and those must stay asleep.
+  for (std::uint32_t i = 1; i < g_cpu_count; ++i) {
+    send_init(g_cpus[i].apic_id);
+    send_startup(g_cpus[i].apic_id, TRAMPOLINE_ADDRESS / kPageBytes);
+  }
 }
 
 void nudge_cpu(std::uint32_t index) {
