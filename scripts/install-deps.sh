@@ -5,7 +5,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build ccache pkg-config dpkg-dev
   liburing-dev libxxhash-dev libzstd-dev libboost-context-dev libfmt-dev libcli11-dev linux-libc-dev
-  libgtest-dev libbenchmark-dev
+  libgtest-dev
   qemu-system-x86 passt iproute2
   redis-tools redis-server python3-redis liblmdb-dev
 )

@@ -50,12 +50,16 @@ int main(int argc, char** argv) {
   const double seconds = std::strtod(argv[3], nullptr);
   const unsigned long long txn_reads = argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1;
 
-  char folder[] = "/tmp/kelda-lmdb-XXXXXX";
-  if (mkdtemp(folder) == nullptr) return 1;
+  const char* parent = std::getenv("TMPDIR");
+  std::string folder = std::string(parent != nullptr ? parent : "/tmp") + "/kelda-lmdb-XXXXXX";
+  if (mkdtemp(folder.data()) == nullptr) {
+    std::perror(("lmdb_read: " + folder).c_str());
+    return 1;
+  }
   MDB_env* env;
   must(mdb_env_create(&env), "create");
   must(mdb_env_set_mapsize(env, std::size_t{4} << 30), "map size");
-  must(mdb_env_open(env, folder, MDB_NOSYNC, 0600), "env");
+  must(mdb_env_open(env, folder.c_str(), MDB_NOSYNC, 0600), "env");
   MDB_dbi dbi;
   load(env, dbi, records, value_bytes);
 
