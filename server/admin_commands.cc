@@ -58,7 +58,8 @@ Result<> shutdown(Call& call) {
   for (const std::string_view word : call.args.subspan(1)) {
     if (equals_ignoring_case(word, "abort")) return call.fail("ERR No shutdown in progress.");
     bool known = false;
-    for (const std::string_view option : {"save", "nosave", "now", "force"}) known |= equals_ignoring_case(word, option);
+    for (const std::string_view option : {"save", "nosave", "now", "force"})
+      known |= equals_ignoring_case(word, option);
     if (!known) return call.syntax_error();
   }
   call.client.closing = true;
@@ -89,15 +90,19 @@ constexpr Command kCommands[] = {
     {"time", 1, kFast, 0, 0, 0, time, "server", "2.6.0", "The server's clock", ""},
     {"lastsave", 1, kAdmin | kFast, 0, 0, 0, lastsave, "server", "1.0.0", "When the last checkpoint was made", ""},
     {"save", 1, kAdmin | kNoMulti, 0, 0, 0, save, "server", "1.0.0", "Make a checkpoint and wait for it", ""},
-    {"bgsave", -1, kAdmin | kNoMulti, 0, 0, 0, bgsave, "server", "1.0.0", "Make a checkpoint in the background", "[SCHEDULE]"},
-    {"shutdown", -1, kAdmin | kNoMulti, 0, 0, 0, shutdown, "server", "1.0.0", "Finish what is under way and end the server",
-     "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]"},
-    {"wait", 3, 0, 0, 0, 0, wait, "generic", "3.0.0", "Wait for replicas, of which there are none", "numreplicas timeout"},
+    {"bgsave", -1, kAdmin | kNoMulti, 0, 0, 0, bgsave, "server", "1.0.0", "Make a checkpoint in the background",
+     "[SCHEDULE]"},
+    {"shutdown", -1, kAdmin | kNoMulti, 0, 0, 0, shutdown, "server", "1.0.0",
+     "Finish what is under way and end the server", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]"},
+    {"wait", 3, 0, 0, 0, 0, wait, "generic", "3.0.0", "Wait for replicas, of which there are none",
+     "numreplicas timeout"},
     {"role", 1, kAdmin | kFast, 0, 0, 0, role, "server", "2.8.12", "Always master: there are no replicas", ""},
 };
 
 }  // namespace
 
-std::span<const Command> admin_commands() { return kCommands; }
+std::span<const Command> admin_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

@@ -1,8 +1,8 @@
 // One bound for the memory of all clients' requests and replies together.
 //
-// Contract: each client reports what its buffers take (Share); before a buffer grows for one request or reply, its owner
-// asks fair_room(). So the sum stays near the limit whatever the clients do: the more the others take, the less one
-// request or reply may take, down to a floor with which ordinary commands still work.
+// Contract: each client reports what its buffers take (Share); before a buffer grows for one request or reply, its
+// owner asks fair_room(). So the sum stays near the limit whatever the clients do: the more the others take, the less
+// one request or reply may take, down to a floor with which ordinary commands still work.
 #pragma once
 
 #include <algorithm>

@@ -26,7 +26,9 @@ std::vector<std::string_view> QueuedCommand::args() const {
   return result;
 }
 
-bool Call::is(std::size_t i, std::string_view word) const { return equals_ignoring_case(args[i], word); }
+bool Call::is(std::size_t i, std::string_view word) const {
+  return equals_ignoring_case(args[i], word);
+}
 
 Result<> Call::fail(std::string_view error) {
   reply.error(error);
@@ -92,7 +94,8 @@ void Client::execute(Arguments args) {
 
 void Client::refuse_long_reply(std::size_t limit_bytes, Reply& reply) {
   if (limit_bytes < server.options.output_limit_bytes) {
-    return reply.error("OOM the memory for clients' requests and replies is used up; try again, or ask for less at a time");
+    return reply.error(
+        "OOM the memory for clients' requests and replies is used up; try again, or ask for less at a time");
   }
   reply.error("ERR the reply would be longer than " + std::to_string(limit_bytes) + " bytes; ask for less at a time");
 }
@@ -110,7 +113,8 @@ void Client::refuse(const RequestParser::Refusal& refusal) {
   if (refusal.request_too_large && parser_limits().max_request_bytes < server.options.request_limit_bytes) {
     message = "OOM the memory for clients' requests and replies is used up; try again, or send less at a time";
   } else if (refusal.request_too_large) {
-    message += "the request is too large; the limit is " + std::to_string(server.options.request_limit_bytes) + " bytes";
+    message +=
+        "the request is too large; the limit is " + std::to_string(server.options.request_limit_bytes) + " bytes";
   } else {
     message += "value is too large (" + std::to_string(refusal.bytes) + " bytes; the limit is " +
                std::to_string(kMaxValueBytes) + ")";
@@ -211,7 +215,8 @@ void Client::run(const Command& command, Arguments args, Reply& reply) {
 
 Result<> Client::attempt(const Command& command, Arguments args, Reply& reply) {
   Call call{*this, server, command, args, reply, keys};
-  const bool transaction = (command.flags & kTransaction) != 0 || ((command.flags & kAtomicRead) != 0 && args.size() > 2);
+  const bool transaction =
+      (command.flags & kTransaction) != 0 || ((command.flags & kAtomicRead) != 0 && args.size() > 2);
   if (!transaction) return command.handler(call);
   keys.begin();
   auto result = command.handler(call);

@@ -1,7 +1,8 @@
-// One client's state, and how its requests are carried out, apart from any network: requests in, replies at the end of `out`.
+// One client's state, and how its requests are carried out, apart from any network: requests in, replies at the end of
+// `out`.
 //
-// Contract: used by the client's fiber only. Replies in `out` may be shown to the client only once `keys.lsn()` is durable
-// (connection.cc waits). execute() may park.
+// Contract: used by the client's fiber only. Replies in `out` may be shown to the client only once `keys.lsn()` is
+// durable (connection.cc waits). execute() may park.
 #pragma once
 
 #include <cstdint>

@@ -35,7 +35,8 @@ Result<> setname(Call& call) {
 // Not in Redis 7.0, but clients of later versions send it at every connect.
 Result<> setinfo(Call& call) {
   const bool is_name = call.is(2, "lib-name");
-  if (!is_name && !call.is(2, "lib-ver")) return call.fail("ERR Unrecognized option '" + std::string(call.arg(2)) + "'");
+  if (!is_name && !call.is(2, "lib-ver"))
+    return call.fail("ERR Unrecognized option '" + std::string(call.arg(2)) + "'");
   if (!valid_client_name(call.arg(3))) {
     return call.fail("ERR " + to_lower(call.arg(2)) + " cannot contain spaces, newlines or special characters.");
   }
@@ -50,15 +51,16 @@ std::string describe(ClientInfo& info, std::int64_t now_ms) {
   const Command* command = info.last_command.load(std::memory_order_relaxed);
   const std::scoped_lock guard(info.latch);
   return fmt::format(
-      "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} qbuf={} "
+      "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} "
+      "qbuf={} "
       "omem={} events=r cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
       info.id, info.peer, info.local, info.name, std::max<std::int64_t>(now_ms - info.connected_ms, 0) / 1000,
       std::max<std::int64_t>(now_ms - info.active_ms.load(std::memory_order_relaxed), 0) / 1000,
       info.queued.load(std::memory_order_relaxed) >= 0 ? "x" : "N", info.db.load(std::memory_order_relaxed),
       info.queued.load(std::memory_order_relaxed), info.watched.load(std::memory_order_relaxed),
       info.input_bytes.load(std::memory_order_relaxed), info.output_bytes.load(std::memory_order_relaxed),
-      command == nullptr ? "NULL" : command->name, info.resp3.load(std::memory_order_relaxed) ? 3 : 2, info.library_name,
-      info.library_version);
+      command == nullptr ? "NULL" : command->name, info.resp3.load(std::memory_order_relaxed) ? 3 : 2,
+      info.library_name, info.library_version);
 }
 
 bool known_type(std::string_view type) {
@@ -219,18 +221,27 @@ Result<> unblock(Call& call) {
 }
 
 Result<> help(Call& call) {
-  constexpr std::string_view kLines[] = {
-      "CLIENT <subcommand> [<arg> ...], with these subcommands:",
-      "GETNAME", "    The name of this connection.",
-      "ID", "    The number of this connection.",
-      "INFO", "    A line about this connection.",
-      "KILL <ip:port> | KILL <option> <value> [...]", "    End connections. Options: ID, ADDR, LADDR, TYPE, USER, SKIPME.",
-      "LIST [TYPE <type> | ID <id> ...]", "    A line about each connection.",
-      "NO-EVICT (ON|OFF), NO-TOUCH (ON|OFF)", "    Accepted; nothing is evicted here, and no use of keys recorded.",
-      "REPLY (ON|OFF|SKIP)", "    Whether this connection gets replies.",
-      "SETINFO (LIB-NAME|LIB-VER) <text>", "    What library this connection uses.",
-      "SETNAME <name>", "    Name this connection.",
-      "HELP", "    This text."};
+  constexpr std::string_view kLines[] = {"CLIENT <subcommand> [<arg> ...], with these subcommands:",
+                                         "GETNAME",
+                                         "    The name of this connection.",
+                                         "ID",
+                                         "    The number of this connection.",
+                                         "INFO",
+                                         "    A line about this connection.",
+                                         "KILL <ip:port> | KILL <option> <value> [...]",
+                                         "    End connections. Options: ID, ADDR, LADDR, TYPE, USER, SKIPME.",
+                                         "LIST [TYPE <type> | ID <id> ...]",
+                                         "    A line about each connection.",
+                                         "NO-EVICT (ON|OFF), NO-TOUCH (ON|OFF)",
+                                         "    Accepted; nothing is evicted here, and no use of keys recorded.",
+                                         "REPLY (ON|OFF|SKIP)",
+                                         "    Whether this connection gets replies.",
+                                         "SETINFO (LIB-NAME|LIB-VER) <text>",
+                                         "    What library this connection uses.",
+                                         "SETNAME <name>",
+                                         "    Name this connection.",
+                                         "HELP",
+                                         "    This text."};
   call.reply.array(std::size(kLines));
   for (const std::string_view line : kLines) call.reply.simple(line);
   return {};
@@ -247,7 +258,8 @@ constexpr Command kSubcommands[] = {
     {"client|info", 2, 0, 0, 0, 0, info, "connection", "6.2.0", "A line about this connection", ""},
     {"client|kill", -3, kAdmin, 0, 0, 0, kill, "connection", "2.4.0", "End connections",
      "ip:port|option value [option value ...]"},
-    {"client|reply", 3, 0, 0, 0, 0, reply, "connection", "3.2.0", "Choose whether this connection gets replies", "ON|OFF|SKIP"},
+    {"client|reply", 3, 0, 0, 0, 0, reply, "connection", "3.2.0", "Choose whether this connection gets replies",
+     "ON|OFF|SKIP"},
     {"client|no-evict", 3, kAdmin, 0, 0, 0, on_or_off, "connection", "7.0.0", "Accepted without effect", "ON|OFF"},
     {"client|no-touch", 3, 0, 0, 0, 0, on_or_off, "connection", "7.2.0", "Accepted without effect", "ON|OFF"},
     {"client|tracking", -3, 0, 0, 0, 0, tracking, "connection", "6.0.0", "Only OFF is possible", "OFF"},
@@ -263,6 +275,8 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-std::span<const Command> client_commands() { return kCommands; }
+std::span<const Command> client_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

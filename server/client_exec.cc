@@ -1,5 +1,5 @@
-// EXEC: the queued commands in one transaction. A command that fails for the user's fault reports its error and is undone
-// alone (a savepoint); one that meets a conflict makes the whole start again.
+// EXEC: the queued commands in one transaction. A command that fails for the user's fault reports its error and is
+// undone alone (a savepoint); one that meets a conflict makes the whole start again.
 #include <algorithm>
 
 #include "server/client.h"
@@ -71,7 +71,8 @@ Result<> Client::attempt_queue(Reply& reply, bool& refused) {
   reply.array(multi.queue.size());
   for (const QueuedCommand& queued : multi.queue) {
     TRY(run_queued(queued, reply));
-    if (reply.overflowed()) return Error(Code::kTooLarge, "the replies of the transaction would be too long; nothing was done");
+    if (reply.overflowed())
+      return Error(Code::kTooLarge, "the replies of the transaction would be too long; nothing was done");
   }
   return keys.commit();
 }

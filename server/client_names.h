@@ -5,7 +5,8 @@
 
 namespace kelda::server {
 
-inline constexpr std::string_view kBadClientName = "ERR Client names cannot contain spaces, newlines or special characters.";
+inline constexpr std::string_view kBadClientName =
+    "ERR Client names cannot contain spaces, newlines or special characters.";
 
 // Printable ASCII without blanks: it must stay one word in CLIENT LIST.
 inline bool valid_client_name(std::string_view name) {

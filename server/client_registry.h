@@ -52,13 +52,14 @@ class ClientRegistry {
   std::shared_ptr<ClientInfo> find(std::uint64_t id);
   std::vector<std::shared_ptr<ClientInfo>> snapshot();  // by id
 
-  // Ends the connection at its next wait, from any core. With `only_idle`, one that is in the midst of a request is left.
+  // Ends the connection at its next wait, from any core. With `only_idle`, one that is in the midst of a request is
+  // left.
   static void disconnect(const std::shared_ptr<ClientInfo>& info, bool only_idle);
 
  private:
   runtime::SpinLatch latch_;
   std::unordered_map<std::uint64_t, std::shared_ptr<ClientInfo>> clients_;  // guarded by latch_
-  std::uint64_t last_id_ = 0;                                              // guarded by latch_
+  std::uint64_t last_id_ = 0;                                               // guarded by latch_
   std::atomic<std::uint32_t> count_{0};
 };
 

@@ -22,10 +22,10 @@ std::size_t name_hash(std::string_view name) {
 }  // namespace
 
 CommandTable::CommandTable() : slots_(kSlots, nullptr) {
-  for (const auto family : {connection_commands(), client_commands(), string_commands(), number_commands(),
-                            range_commands(), key_commands(), scan_commands(), expire_commands(), transaction_commands(),
-                            admin_commands(), config_commands(), introspection_commands(), object_commands(),
-                            kelda_commands()}) {
+  for (const auto family :
+       {connection_commands(), client_commands(), string_commands(), number_commands(), range_commands(),
+        key_commands(), scan_commands(), expire_commands(), transaction_commands(), admin_commands(), config_commands(),
+        introspection_commands(), object_commands(), kelda_commands()}) {
     for (const Command& command : family) all_.push_back(&command);
   }
   std::ranges::sort(all_, {}, [](const Command* command) { return command->name; });

@@ -1,9 +1,9 @@
 // What a command is, and the table of all of them.
 //
-// Contract: a handler writes exactly one reply and returns success, or returns the engine's error and leaves the reply to
-// the executor. It may run again from the start (the transaction met a conflict): it must have no other effect before it
-// writes. To refuse a call for the user's own fault it returns call.fail("ERR ..."); the executor then undoes what the call
-// wrote.
+// Contract: a handler writes exactly one reply and returns success, or returns the engine's error and leaves the reply
+// to the executor. It may run again from the start (the transaction met a conflict): it must have no other effect
+// before it writes. To refuse a call for the user's own fault it returns call.fail("ERR ..."); the executor then undoes
+// what the call wrote.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,9 @@ struct Call;
 using Handler = Result<> (*)(Call&);
 
 enum CommandFlag : std::uint32_t {
-  kWrite = 1 << 0,        // changes keys
-  kReadonly = 1 << 1,     // reads keys
-  kFast = 1 << 2,         // constant or logarithmic time
+  kWrite = 1 << 0,     // changes keys
+  kReadonly = 1 << 1,  // reads keys
+  kFast = 1 << 2,      // constant or logarithmic time
   kAdmin = 1 << 3,
   kNoAuth = 1 << 4,       // allowed before AUTH
   kNoMulti = 1 << 5,      // refused between MULTI and EXEC
@@ -32,15 +32,15 @@ enum CommandFlag : std::uint32_t {
 };
 
 struct Command {
-  std::string_view name;   // lower case; of a subcommand: "client|list"
-  int arity;               // with the name; negative: at least
+  std::string_view name;  // lower case; of a subcommand: "client|list"
+  int arity;              // with the name; negative: at least
   std::uint32_t flags;
   int first_key, last_key, key_step;  // positions as COMMAND INFO gives them; 0: no keys
   Handler handler;
-  std::string_view group;    // as Redis's documentation groups commands
-  std::string_view since;    // the Redis version that had it first; Kelda's own: Kelda's
+  std::string_view group;  // as Redis's documentation groups commands
+  std::string_view since;  // the Redis version that had it first; Kelda's own: Kelda's
   std::string_view summary;
-  std::string_view syntax;   // its arguments as a person writes them
+  std::string_view syntax;  // its arguments as a person writes them
   std::span<const Command> subcommands = {};
 
   bool arity_matches(std::size_t arguments) const {

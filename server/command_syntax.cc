@@ -32,7 +32,9 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   return parts;
 }
 
-bool is_token(std::string_view word) { return word[0] >= 'A' && word[0] <= 'Z'; }
+bool is_token(std::string_view word) {
+  return word[0] >= 'A' && word[0] <= 'Z';
+}
 
 std::string_view type_of(std::string_view word) {
   if (word == "key" || word == "newkey" || word == "source" || word == "destination") return "key";
@@ -49,7 +51,8 @@ std::vector<Argument> parse_list(std::string_view text);
 
 Argument parse_choice(std::string_view text) {
   const auto words = split(text, ' ');
-  if (words.size() == 1 && is_token(words[0])) return {.name = to_lower(words[0]), .type = "pure-token", .token = words[0]};
+  if (words.size() == 1 && is_token(words[0]))
+    return {.name = to_lower(words[0]), .type = "pure-token", .token = words[0]};
   if (words.size() == 2 && is_token(words[0]) && words[1][0] != '[') {
     return {.name = std::string(words[1]), .type = type_of(words[1]), .token = words[0]};
   }
@@ -69,7 +72,9 @@ Argument parse_choices(std::string_view text) {
 }
 
 // "[key value ...]" after "key value".
-bool is_repetition(std::string_view word) { return word.starts_with('[') && word.ends_with(" ...]"); }
+bool is_repetition(std::string_view word) {
+  return word.starts_with('[') && word.ends_with(" ...]");
+}
 
 std::vector<Argument> parse_list(std::string_view text) {
   std::vector<Argument> arguments;
@@ -80,7 +85,9 @@ std::vector<Argument> parse_list(std::string_view text) {
       const std::size_t repeated = split(word.substr(1, word.size() - 6), ' ').size();
       Argument block{.name = "data", .type = "block", .multiple = true};
       if (repeated == 1 || repeated > arguments.size()) {
-        if (arguments.empty()) arguments.push_back({.name = std::string(word.substr(1, word.size() - 6)), .type = "string", .optional = true});
+        if (arguments.empty())
+          arguments.push_back(
+              {.name = std::string(word.substr(1, word.size() - 6)), .type = "string", .optional = true});
         arguments.back().multiple = true;
         continue;
       }
@@ -92,8 +99,10 @@ std::vector<Argument> parse_list(std::string_view text) {
       arguments.back().optional = true;
     } else {
       // A token outside of brackets takes the next word along.
-      const bool joined = is_token(word) && word.find('|') == std::string_view::npos && i + 1 < words.size() && words[i + 1][0] != '[';
-      const auto length = joined ? static_cast<std::size_t>(words[i + 1].data() + words[i + 1].size() - word.data()) : word.size();
+      const bool joined =
+          is_token(word) && word.find('|') == std::string_view::npos && i + 1 < words.size() && words[i + 1][0] != '[';
+      const auto length =
+          joined ? static_cast<std::size_t>(words[i + 1].data() + words[i + 1].size() - word.data()) : word.size();
       arguments.push_back(parse_choices({word.data(), length}));
       if (joined) ++i;
     }
@@ -105,7 +114,8 @@ void write_arguments(const std::vector<Argument>& arguments, Reply& reply);
 
 void write_argument(const Argument& argument, Reply& reply) {
   const bool flags = argument.optional || argument.multiple;
-  reply.map(2 + (argument.type == "key" ? 1 : 0) + (argument.token.empty() ? 0 : 1) + (flags ? 1 : 0) + (argument.parts.empty() ? 0 : 1));
+  reply.map(2 + (argument.type == "key" ? 1 : 0) + (argument.token.empty() ? 0 : 1) + (flags ? 1 : 0) +
+            (argument.parts.empty() ? 0 : 1));
   reply.bulk("name");
   reply.bulk(argument.name);
   reply.bulk("type");
@@ -136,6 +146,8 @@ void write_arguments(const std::vector<Argument>& arguments, Reply& reply) {
 
 }  // namespace
 
-void write_syntax(std::string_view syntax, Reply& reply) { write_arguments(parse_list(syntax), reply); }
+void write_syntax(std::string_view syntax, Reply& reply) {
+  write_arguments(parse_list(syntax), reply);
+}
 
 }  // namespace kelda::server

@@ -1,5 +1,5 @@
-// COMMAND DOCS tells clients a command's arguments as a tree, from which redis-cli makes its hints. Kelda keeps them as a
-// person writes them, "key value [NX|XX] [EX seconds|KEEPTTL] [key ...]", and makes the tree of that.
+// COMMAND DOCS tells clients a command's arguments as a tree, from which redis-cli makes its hints. Kelda keeps them as
+// a person writes them, "key value [NX|XX] [EX seconds|KEEPTTL] [key ...]", and makes the tree of that.
 //
 //   list    := item { ' ' item }
 //   item    := '[' choices ']' | choices

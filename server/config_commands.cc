@@ -19,9 +19,15 @@ struct Parameter {
   bool (*set)(ServerState& server, std::string_view value);
 };
 
-std::string text_of(std::uint64_t number) { return std::to_string(number); }
-std::string host_of(const std::string& address) { return address.substr(0, address.rfind(':')); }
-std::string port_of(const std::string& address) { return address.substr(address.rfind(':') + 1); }
+std::string text_of(std::uint64_t number) {
+  return std::to_string(number);
+}
+std::string host_of(const std::string& address) {
+  return address.substr(0, address.rfind(':'));
+}
+std::string port_of(const std::string& address) {
+  return address.substr(address.rfind(':') + 1);
+}
 
 template <std::atomic<std::uint32_t> LiveConfig::*member, std::uint32_t lowest>
 bool set_number(ServerState& server, std::string_view value) {
@@ -40,12 +46,14 @@ constexpr Parameter kParameters[] = {
     // Every reply waits for the log: Redis would call this appendfsync always. There are no snapshots ("save").
     {"appendonly", [](ServerState&) -> std::string { return "yes"; }, nullptr},
     {"appendfsync",
-     [](ServerState& s) -> std::string { return s.options.durability == DurabilityMode::kFlush ? "always" : "no"; }, nullptr},
+     [](ServerState& s) -> std::string { return s.options.durability == DurabilityMode::kFlush ? "always" : "no"; },
+     nullptr},
     {"bind", [](ServerState& s) { return host_of(s.listen_address); }, nullptr},
     {"client-query-buffer-limit", [](ServerState& s) { return text_of(s.options.request_limit_bytes); }, nullptr},
     {"databases", [](ServerState&) { return text_of(kDatabaseCount); }, nullptr},
     {"io-threads", [](ServerState& s) { return text_of(s.core_count()); }, nullptr},
-    {"maxclients", [](ServerState& s) { return text_of(s.config.max_clients); }, set_number<&LiveConfig::max_clients, 1>},
+    {"maxclients", [](ServerState& s) { return text_of(s.config.max_clients); },
+     set_number<&LiveConfig::max_clients, 1>},
     {"maxmemory", [](ServerState& s) { return text_of(s.options.memory_bytes); }, nullptr},
     {"maxmemory-policy", [](ServerState&) -> std::string { return "noeviction"; }, nullptr},
     {"port", [](ServerState& s) { return port_of(s.listen_address); }, nullptr},
@@ -53,7 +61,8 @@ constexpr Parameter kParameters[] = {
     {"proto-max-bulk-len", [](ServerState&) { return text_of(kMaxBulkBytes); }, nullptr},
     {"requirepass", [](ServerState& s) { return s.config.password(); }, set_password},
     {"save", [](ServerState&) -> std::string { return ""; }, nullptr},
-    {"timeout", [](ServerState& s) { return text_of(s.config.idle_timeout_s); }, set_number<&LiveConfig::idle_timeout_s, 0>},
+    {"timeout", [](ServerState& s) { return text_of(s.config.idle_timeout_s); },
+     set_number<&LiveConfig::idle_timeout_s, 0>},
 };
 
 struct FoundParameter {
@@ -80,7 +89,8 @@ Result<> config_get(Call& call) {
 }
 
 const Parameter* find_parameter(std::string_view name) {
-  const auto found = std::ranges::find_if(kParameters, [&](const Parameter& p) { return equals_ignoring_case(p.name, name); });
+  const auto found =
+      std::ranges::find_if(kParameters, [&](const Parameter& p) { return equals_ignoring_case(p.name, name); });
   return found == std::end(kParameters) ? nullptr : found;
 }
 
@@ -117,27 +127,32 @@ Result<> config_resetstat(Call& call) {
   return {};
 }
 
-Result<> config_rewrite(Call& call) { return call.fail("ERR The server is running without a config file"); }
+Result<> config_rewrite(Call& call) {
+  return call.fail("ERR The server is running without a config file");
+}
 
 Result<> config_help(Call& call) {
-  constexpr std::string_view kLines[] = {
-      "CONFIG <subcommand> [<arg> ...], with these subcommands:",
-      "GET <pattern> ...", "    The parameters whose names match, with their values.",
-      "SET <name> <value> ...", "    Change parameters until the server ends.",
-      "RESETSTAT", "    Let INFO count from zero again.",
-      "HELP", "    This text."};
+  constexpr std::string_view kLines[] = {"CONFIG <subcommand> [<arg> ...], with these subcommands:",
+                                         "GET <pattern> ...",
+                                         "    The parameters whose names match, with their values.",
+                                         "SET <name> <value> ...",
+                                         "    Change parameters until the server ends.",
+                                         "RESETSTAT",
+                                         "    Let INFO count from zero again.",
+                                         "HELP",
+                                         "    This text."};
   call.reply.array(std::size(kLines));
   for (const std::string_view line : kLines) call.reply.simple(line);
   return {};
 }
 
 constexpr Command kSubcommands[] = {
-    {"config|get", -3, kAdmin, 0, 0, 0, config_get, "server", "2.0.0", "Read parameters",
-     "parameter [parameter ...]"},
+    {"config|get", -3, kAdmin, 0, 0, 0, config_get, "server", "2.0.0", "Read parameters", "parameter [parameter ...]"},
     {"config|set", -4, kAdmin, 0, 0, 0, config_set, "server", "2.0.0", "Change parameters until the server ends",
      "parameter value [parameter value ...]"},
     {"config|resetstat", 2, kAdmin, 0, 0, 0, config_resetstat, "server", "2.0.0", "Let INFO count from zero again", ""},
-    {"config|rewrite", 2, kAdmin, 0, 0, 0, config_rewrite, "server", "2.8.0", "There is no configuration file to rewrite", ""},
+    {"config|rewrite", 2, kAdmin, 0, 0, 0, config_rewrite, "server", "2.8.0",
+     "There is no configuration file to rewrite", ""},
     {"config|help", 2, 0, 0, 0, 0, config_help, "server", "5.0.0", "What CONFIG can do", ""},
 };
 
@@ -147,6 +162,8 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-std::span<const Command> config_commands() { return kCommands; }
+std::span<const Command> config_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

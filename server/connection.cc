@@ -27,21 +27,21 @@ constexpr runtime::TimeNs kStallTickNs = 100 * kMillisecondNs, kStalledNs = 50 *
 
 ConnectionLoop::ConnectionLoop(ServerState& server, StallWatch& stalls, std::unique_ptr<net::Connection> connection,
                                std::shared_ptr<ClientInfo> info)
-    : server_(server),
-      stalls_(stalls),
-      connection_(std::move(connection)),
-      client_(server, std::move(info)) {
+    : server_(server), stalls_(stalls), connection_(std::move(connection)), client_(server, std::move(info)) {
   client_.info->connection = connection_.get();
 }
 
-ConnectionLoop::~ConnectionLoop() { client_.info->connection = nullptr; }
+ConnectionLoop::~ConnectionLoop() {
+  client_.info->connection = nullptr;
+}
 
 void ConnectionLoop::run() {
   while (true) {
     execute_all();
     if (!send()) return;
     if (client_.closing) return linger();
-    if (server_.stopping.load(std::memory_order_acquire) || client_.info->killed.load(std::memory_order_relaxed)) return;
+    if (server_.stopping.load(std::memory_order_acquire) || client_.info->killed.load(std::memory_order_relaxed))
+      return;
     if (!std::exchange(read_aside_, false) && !read_more()) return;
   }
 }
@@ -72,8 +72,8 @@ void ConnectionLoop::execute_all() {
   }
 }
 
-// A connection that is closed with bytes unread is reset, and the client may lose the error that it was just sent. So what
-// it is still sending is read for a moment.
+// A connection that is closed with bytes unread is reset, and the client may lose the error that it was just sent. So
+// what it is still sending is read for a moment.
 void ConnectionLoop::linger() {
   if (!protocol_error_) return;
   const runtime::TimeNs deadline_ns = runtime::now_ns() + kLingerNs;
@@ -156,7 +156,8 @@ void StallWatch::run() {
       loop->reading_aside_ = true;
       loop->aside_done_.reset();
       // Without memory for a fiber the client waits; nothing is lost.
-      if (!runtime::Core::current().spawn([loop] { loop->read_while_stalled(); }, {.name = "read-aside", .stack_bytes = 32 * 1024})) {
+      if (!runtime::Core::current().spawn([loop] { loop->read_while_stalled(); },
+                                          {.name = "read-aside", .stack_bytes = 32 * 1024})) {
         loop->reading_aside_ = false;
       }
     }

@@ -2,9 +2,9 @@
 //
 // Contract: runs on the connection's core, in the client's fiber; run() returns when the connection is over.
 //
-// While the client does not take its replies, write() parks the fiber. A client that sends a long pipeline before it reads
-// would then wait for the server and the server for it; so, when a write takes longer than a moment, StallWatch lets a
-// second fiber read on into the input buffer, up to the request limit.
+// While the client does not take its replies, write() parks the fiber. A client that sends a long pipeline before it
+// reads would then wait for the server and the server for it; so, when a write takes longer than a moment, StallWatch
+// lets a second fiber read on into the input buffer, up to the request limit.
 #pragma once
 
 #include <cstddef>
@@ -32,9 +32,9 @@ class ConnectionLoop {
  private:
   friend class StallWatch;
 
-  bool read_more();     // false: the connection is over
-  void execute_all();   // everything complete in the input
-  bool send();          // false: the connection is over
+  bool read_more();    // false: the connection is over
+  void execute_all();  // everything complete in the input
+  bool send();         // false: the connection is over
   bool write(Bytes data);
   void linger();
   void report_buffers() { client_.memory.report(input_.capacity() + client_.buffer_bytes()); }

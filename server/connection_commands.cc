@@ -59,7 +59,8 @@ Result<> auth(Call& call) {
   if (call.count() > 3) return call.syntax_error();
   if (call.count() == 2 && !call.server.config.password_required()) {
     return call.fail(
-        "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration "
+        "ERR AUTH <password> called without any password configured for the default user. Are you sure your "
+        "configuration "
         "is correct?");
   }
   const bool with_user = call.count() == 3;
@@ -116,7 +117,8 @@ Result<> hello(Call& call) {
   if (with_auth && !log_in(call, user, password)) return call.fail(kWrongPassword);
   if (!call.client.authenticated) {
     return call.fail(
-        "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> "
+        "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> "
+        "<pass> "
         "option can be used to authenticate the client and select the RESP protocol version at the same time");
   }
   if (with_name) {
@@ -142,16 +144,19 @@ constexpr Command kCommands[] = {
     {"ping", -1, kFast, 0, 0, 0, ping, "connection", "1.0.0", "Answer PONG, or the message", "[message]"},
     {"echo", 2, kFast, 0, 0, 0, echo, "connection", "1.0.0", "Answer the message", "message"},
     {"quit", -1, kFast | kNoAuth | kImmediate, 0, 0, 0, quit, "connection", "1.0.0", "End the connection", ""},
-    {"reset", 1, kFast | kNoAuth | kImmediate, 0, 0, 0, reset, "connection", "6.2.0", "Bring the connection back to its first state", ""},
-    {"hello", -1, kFast | kNoAuth | kNoMulti, 0, 0, 0, hello, "connection", "6.0.0", "Choose the protocol version, log in and say who connects",
+    {"reset", 1, kFast | kNoAuth | kImmediate, 0, 0, 0, reset, "connection", "6.2.0",
+     "Bring the connection back to its first state", ""},
+    {"hello", -1, kFast | kNoAuth | kNoMulti, 0, 0, 0, hello, "connection", "6.0.0",
+     "Choose the protocol version, log in and say who connects",
      "[protover [AUTH username password] [SETNAME clientname]]"},
-    {"auth", -2, kFast | kNoAuth, 0, 0, 0, auth, "connection", "1.0.0", "Log in",
-     "[username] password"},
+    {"auth", -2, kFast | kNoAuth, 0, 0, 0, auth, "connection", "1.0.0", "Log in", "[username] password"},
     {"select", 2, kFast, 0, 0, 0, select, "connection", "1.0.0", "Use another of the numbered databases", "index"},
 };
 
 }  // namespace
 
-std::span<const Command> connection_commands() { return kCommands; }
+std::span<const Command> connection_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

@@ -72,10 +72,18 @@ Result<> expire_generic(Call& call, std::int64_t base_ms, TimeUnit unit) {
   return {};
 }
 
-Result<> expire(Call& call) { return expire_generic(call, call.keys.now_ms(), TimeUnit::kSeconds); }
-Result<> pexpire(Call& call) { return expire_generic(call, call.keys.now_ms(), TimeUnit::kMilliseconds); }
-Result<> expireat(Call& call) { return expire_generic(call, 0, TimeUnit::kSeconds); }
-Result<> pexpireat(Call& call) { return expire_generic(call, 0, TimeUnit::kMilliseconds); }
+Result<> expire(Call& call) {
+  return expire_generic(call, call.keys.now_ms(), TimeUnit::kSeconds);
+}
+Result<> pexpire(Call& call) {
+  return expire_generic(call, call.keys.now_ms(), TimeUnit::kMilliseconds);
+}
+Result<> expireat(Call& call) {
+  return expire_generic(call, 0, TimeUnit::kSeconds);
+}
+Result<> pexpireat(Call& call) {
+  return expire_generic(call, 0, TimeUnit::kMilliseconds);
+}
 
 // -2: no such key; -1: it does not expire.
 Result<> ttl_generic(Call& call, bool relative, TimeUnit unit) {
@@ -94,10 +102,18 @@ Result<> ttl_generic(Call& call, bool relative, TimeUnit unit) {
   return {};
 }
 
-Result<> ttl(Call& call) { return ttl_generic(call, true, TimeUnit::kSeconds); }
-Result<> pttl(Call& call) { return ttl_generic(call, true, TimeUnit::kMilliseconds); }
-Result<> expiretime(Call& call) { return ttl_generic(call, false, TimeUnit::kSeconds); }
-Result<> pexpiretime(Call& call) { return ttl_generic(call, false, TimeUnit::kMilliseconds); }
+Result<> ttl(Call& call) {
+  return ttl_generic(call, true, TimeUnit::kSeconds);
+}
+Result<> pttl(Call& call) {
+  return ttl_generic(call, true, TimeUnit::kMilliseconds);
+}
+Result<> expiretime(Call& call) {
+  return ttl_generic(call, false, TimeUnit::kSeconds);
+}
+Result<> pexpiretime(Call& call) {
+  return ttl_generic(call, false, TimeUnit::kMilliseconds);
+}
 
 Result<> persist(Call& call) {
   StoredValue& old = call.client.value;
@@ -119,11 +135,11 @@ constexpr Command kCommands[] = {
     {"expireat", -3, kWriting, 1, 1, 1, expireat, "generic", "1.2.0", "Let a key expire at a second of Unix time",
      "key unix-time-seconds [NX|XX|GT|LT]"},
     {"pexpireat", -3, kWriting, 1, 1, 1, pexpireat, "generic", "2.6.0",
-     "Let a key expire at a millisecond of Unix time",
-     "key unix-time-milliseconds [NX|XX|GT|LT]"},
+     "Let a key expire at a millisecond of Unix time", "key unix-time-milliseconds [NX|XX|GT|LT]"},
     {"ttl", 2, kReading, 1, 1, 1, ttl, "generic", "1.0.0", "Seconds until a key expires", "key"},
     {"pttl", 2, kReading, 1, 1, 1, pttl, "generic", "2.6.0", "Milliseconds until a key expires", "key"},
-    {"expiretime", 2, kReading, 1, 1, 1, expiretime, "generic", "7.0.0", "The second of Unix time at which a key expires", "key"},
+    {"expiretime", 2, kReading, 1, 1, 1, expiretime, "generic", "7.0.0",
+     "The second of Unix time at which a key expires", "key"},
     {"pexpiretime", 2, kReading, 1, 1, 1, pexpiretime, "generic", "7.0.0",
      "The millisecond of Unix time at which a key expires", "key"},
     {"persist", 2, kWriting, 1, 1, 1, persist, "generic", "2.2.0", "Let a key not expire", "key"},
@@ -131,6 +147,8 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-std::span<const Command> expire_commands() { return kCommands; }
+std::span<const Command> expire_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

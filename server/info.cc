@@ -17,7 +17,9 @@ struct InfoSource {
   std::int64_t now_ms;
   DatabaseStats engine;
 
-  std::uint64_t uptime_s() const { return static_cast<std::uint64_t>(std::max<std::int64_t>(now_ms - server.started_ms, 0)) / 1000; }
+  std::uint64_t uptime_s() const {
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(now_ms - server.started_ms, 0)) / 1000;
+  }
   std::uint64_t total(Counter counter) const { return server.stats.total(counter); }
 };
 
@@ -29,25 +31,26 @@ void server_section(const InfoSource& source, Out out) {
                  "redis_version:{}\r\nredis_mode:standalone\r\nkelda_version:{}\r\nos:{}\r\narch_bits:64\r\n"
                  "process_id:1\r\nrun_id:{}\r\ntcp_port:{}\r\nserver_time_usec:{}\r\nuptime_in_seconds:{}\r\n"
                  "uptime_in_days:{}\r\nio_threads_active:{}\r\n",
-                 kRedisVersion, KELDA_VERSION, server.options.platform,
-                 server.run_id, address.substr(address.rfind(':') + 1), runtime::wall_clock_us(), uptime_s, uptime_s / 86400,
+                 kRedisVersion, KELDA_VERSION, server.options.platform, server.run_id,
+                 address.substr(address.rfind(':') + 1), runtime::wall_clock_us(), uptime_s, uptime_s / 86400,
                  server.core_count());
 }
 
 void clients_section(const InfoSource& source, Out out) {
   ServerState& server = source.server;
-  fmt::format_to(out, "connected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:0\r\nwatched_keys:{}\r\n", server.clients.count(),
-                 server.config.max_clients.load(), server.watches.watches());
+  fmt::format_to(out, "connected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:0\r\nwatched_keys:{}\r\n",
+                 server.clients.count(), server.config.max_clients.load(), server.watches.watches());
 }
 
 void memory_section(const InfoSource& source, Out out) {
   const std::uint64_t pool_used = (source.engine.pool_frames - source.engine.pool_free) * kPageBytes;
   const std::uint64_t bound = source.server.options.memory_bytes;
-  fmt::format_to(out,
-                 "used_memory:{}\r\nused_memory_human:{}\r\nmaxmemory:{}\r\nmaxmemory_human:{}\r\n"
-                 "maxmemory_policy:noeviction\r\nmem_clients_normal:{}\r\nmem_clients_limit:{}\r\nmem_allocator:libc\r\n",
-                 pool_used, human_bytes(pool_used), bound, human_bytes(bound), source.server.buffers.used_bytes(),
-                 source.server.buffers.limit_bytes());
+  fmt::format_to(
+      out,
+      "used_memory:{}\r\nused_memory_human:{}\r\nmaxmemory:{}\r\nmaxmemory_human:{}\r\n"
+      "maxmemory_policy:noeviction\r\nmem_clients_normal:{}\r\nmem_clients_limit:{}\r\nmem_allocator:libc\r\n",
+      pool_used, human_bytes(pool_used), bound, human_bytes(bound), source.server.buffers.used_bytes(),
+      source.server.buffers.limit_bytes());
 }
 
 void persistence_section(const InfoSource& source, Out out) {
@@ -74,7 +77,9 @@ void stats_section(const InfoSource& source, Out out) {
                  source.total(Counter::kErrorReplies), source.total(Counter::kOutputTimeouts));
 }
 
-void replication_section(const InfoSource&, Out out) { fmt::format_to(out, "role:master\r\nconnected_slaves:0\r\n"); }
+void replication_section(const InfoSource&, Out out) {
+  fmt::format_to(out, "role:master\r\nconnected_slaves:0\r\n");
+}
 
 void cpu_section(const InfoSource& source, Out out) {
   // Time that the cores were not asleep; hosted it is not the operating system's count of processor time.
@@ -95,33 +100,39 @@ void kelda_durability(const InfoSource& source, Out out) {
   const ServerOptions& options = source.server.options;
   const auto health = source.server.database.health();
   const bool durable = options.durability == DurabilityMode::kFlush;
-  fmt::format_to(out, "platform:{}\r\ndurability:{}\r\ndurability_truth:{}\r\nhealth:{}\r\ndevice:{}\r\n", options.platform,
-                 durable ? "flush" : "none",
+  fmt::format_to(out, "platform:{}\r\ndurability:{}\r\ndurability_truth:{}\r\nhealth:{}\r\ndevice:{}\r\n",
+                 options.platform, durable ? "flush" : "none",
                  durable ? "a reply is sent after the log is on the device and the device was flushed"
                          : "the device is never flushed: a power cut can lose acknowledged writes",
                  health ? "ok" : health.error().to_string(), options.device_text);
   const OpenReport& report = options.open_report;
-  fmt::format_to(out, "recovery_clean:{}\r\nrecovery_log_bytes:{}\r\nrecovery_records:{}\r\nrecovery_us:{}\r\nrecovery_pages_repaired:{}\r\n",
+  fmt::format_to(out,
+                 "recovery_clean:{}\r\nrecovery_log_bytes:{}\r\nrecovery_records:{}\r\nrecovery_us:{}\r\nrecovery_"
+                 "pages_repaired:{}\r\n",
                  report.was_clean ? 1 : 0, report.log_bytes, report.records, report.duration_us, report.pages_repaired);
 }
 
 void kelda_section(const InfoSource& source, Out out) {
   const DatabaseStats& s = source.engine;
   kelda_durability(source, out);
-  fmt::format_to(out, "commits:{}\r\nrollbacks:{}\r\nconflicts:{}\r\nlock_waits:{}\r\ntransaction_retries:{}\r\n", s.commits,
-                 s.rollbacks, s.conflicts, s.lock_waits, source.total(Counter::kTransactionRetries));
-  fmt::format_to(out, "pool_frames:{}\r\npool_free:{}\r\npool_resident:{}\r\npool_dirty:{}\r\npool_misses:{}\r\npool_evictions:{}\r\n",
-                 s.pool_frames, s.pool_free, s.pool_resident, s.pool_dirty, s.pool_misses, s.pool_evictions);
-  fmt::format_to(out,
-                 "log_bytes_appended:{}\r\nlog_batches:{}\r\nlog_used_bytes:{}\r\nlog_capacity_bytes:{}\r\nlog_next_lsn:{}\r\n"
-                 "log_durable_lsn:{}\r\n",
-                 s.log_bytes_appended, s.log_batches, s.log_used_bytes, s.log_capacity_bytes, s.log_next.value,
-                 s.log_durable.value);
-  fmt::format_to(out,
-                 "device_reads:{}\r\ndevice_writes:{}\r\ndevice_flushes:{}\r\ndevice_read_bytes:{}\r\ndevice_write_bytes:{}\r\n"
-                 "pages_total:{}\r\npages_used:{}\r\nscan_cursors:{}\r\n",
-                 s.device_reads, s.device_writes, s.device_flushes, s.device_read_bytes, s.device_write_bytes, s.page_count,
-                 s.used_pages, source.server.cursors.size());
+  fmt::format_to(out, "commits:{}\r\nrollbacks:{}\r\nconflicts:{}\r\nlock_waits:{}\r\ntransaction_retries:{}\r\n",
+                 s.commits, s.rollbacks, s.conflicts, s.lock_waits, source.total(Counter::kTransactionRetries));
+  fmt::format_to(
+      out,
+      "pool_frames:{}\r\npool_free:{}\r\npool_resident:{}\r\npool_dirty:{}\r\npool_misses:{}\r\npool_evictions:{}\r\n",
+      s.pool_frames, s.pool_free, s.pool_resident, s.pool_dirty, s.pool_misses, s.pool_evictions);
+  fmt::format_to(
+      out,
+      "log_bytes_appended:{}\r\nlog_batches:{}\r\nlog_used_bytes:{}\r\nlog_capacity_bytes:{}\r\nlog_next_lsn:{}\r\n"
+      "log_durable_lsn:{}\r\n",
+      s.log_bytes_appended, s.log_batches, s.log_used_bytes, s.log_capacity_bytes, s.log_next.value,
+      s.log_durable.value);
+  fmt::format_to(
+      out,
+      "device_reads:{}\r\ndevice_writes:{}\r\ndevice_flushes:{}\r\ndevice_read_bytes:{}\r\ndevice_write_bytes:{}\r\n"
+      "pages_total:{}\r\npages_used:{}\r\nscan_cursors:{}\r\n",
+      s.device_reads, s.device_writes, s.device_flushes, s.device_read_bytes, s.device_write_bytes, s.page_count,
+      s.used_pages, source.server.cursors.size());
 }
 
 struct Section {
@@ -130,9 +141,11 @@ struct Section {
 };
 
 constexpr Section kSections[] = {
-    {"Server", server_section},           {"Clients", clients_section}, {"Memory", memory_section},
-    {"Persistence", persistence_section}, {"Stats", stats_section},     {"Replication", replication_section},
-    {"CPU", cpu_section},                 {"Kelda", kelda_section},     {"Keyspace", keyspace_section},
+    {"Server", server_section},     {"Clients", clients_section},
+    {"Memory", memory_section},     {"Persistence", persistence_section},
+    {"Stats", stats_section},       {"Replication", replication_section},
+    {"CPU", cpu_section},           {"Kelda", kelda_section},
+    {"Keyspace", keyspace_section},
 };
 
 }  // namespace

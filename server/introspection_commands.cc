@@ -180,26 +180,36 @@ Result<> getkeys(Call& call) {
 }
 
 Result<> help(Call& call) {
-  constexpr std::string_view kLines[] = {
-      "COMMAND <subcommand> [<arg> ...], with these subcommands:",
-      "(no subcommand)", "    Everything about every command.",
-      "COUNT", "    How many commands there are.",
-      "DOCS [<command-name> ...]", "    What commands do and take.",
-      "GETKEYS <full-command>", "    Which of a command's arguments are keys.",
-      "INFO [<command-name> ...]", "    Arity, flags and key positions of commands.",
-      "LIST [FILTERBY (PATTERN|ACLCAT|MODULE) <value>]", "    The names of commands.",
-      "HELP", "    This text."};
+  constexpr std::string_view kLines[] = {"COMMAND <subcommand> [<arg> ...], with these subcommands:",
+                                         "(no subcommand)",
+                                         "    Everything about every command.",
+                                         "COUNT",
+                                         "    How many commands there are.",
+                                         "DOCS [<command-name> ...]",
+                                         "    What commands do and take.",
+                                         "GETKEYS <full-command>",
+                                         "    Which of a command's arguments are keys.",
+                                         "INFO [<command-name> ...]",
+                                         "    Arity, flags and key positions of commands.",
+                                         "LIST [FILTERBY (PATTERN|ACLCAT|MODULE) <value>]",
+                                         "    The names of commands.",
+                                         "HELP",
+                                         "    This text."};
   call.reply.array(std::size(kLines));
   for (const std::string_view line : kLines) call.reply.simple(line);
   return {};
 }
 
 constexpr Command kSubcommands[] = {
-    {"command|info", -2, 0, 0, 0, 0, info, "server", "2.8.13", "Arity, flags and key positions of commands", "[command-name [command-name ...]]"},
-    {"command|docs", -2, 0, 0, 0, 0, docs, "server", "7.0.0", "What commands do and take", "[command-name [command-name ...]]"},
+    {"command|info", -2, 0, 0, 0, 0, info, "server", "2.8.13", "Arity, flags and key positions of commands",
+     "[command-name [command-name ...]]"},
+    {"command|docs", -2, 0, 0, 0, 0, docs, "server", "7.0.0", "What commands do and take",
+     "[command-name [command-name ...]]"},
     {"command|count", 2, kFast, 0, 0, 0, count, "server", "2.8.13", "How many commands there are", ""},
-    {"command|list", -2, 0, 0, 0, 0, list, "server", "7.0.0", "The names of commands", "[FILTERBY MODULE|ACLCAT|PATTERN value]"},
-    {"command|getkeys", -4, 0, 0, 0, 0, getkeys, "server", "2.8.13", "Which of a command's arguments are keys", "command [arg ...]"},
+    {"command|list", -2, 0, 0, 0, 0, list, "server", "7.0.0", "The names of commands",
+     "[FILTERBY MODULE|ACLCAT|PATTERN value]"},
+    {"command|getkeys", -4, 0, 0, 0, 0, getkeys, "server", "2.8.13", "Which of a command's arguments are keys",
+     "command [arg ...]"},
     {"command|help", 2, 0, 0, 0, 0, help, "server", "5.0.0", "What COMMAND can do", ""},
 };
 
@@ -209,6 +219,8 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-std::span<const Command> introspection_commands() { return kCommands; }
+std::span<const Command> introspection_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

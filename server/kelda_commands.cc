@@ -9,8 +9,8 @@ namespace kelda::server {
 
 namespace {
 
-// One end of a range: "-" and "+" are before and after everything, "(key" excludes and "[key" includes the key; any other
-// text is a key, included. As in ZRANGE BYLEX, but for the last.
+// One end of a range: "-" and "+" are before and after everything, "(key" excludes and "[key" includes the key; any
+// other text is a key, included. As in ZRANGE BYLEX, but for the last.
 struct Bound {
   bool lowest = false, highest = false, exclusive = false;
   std::string_view key = {};
@@ -109,6 +109,8 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-std::span<const Command> kelda_commands() { return kCommands; }
+std::span<const Command> kelda_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

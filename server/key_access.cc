@@ -15,8 +15,8 @@ Error key_too_long(std::size_t bytes) {
 }
 
 Error value_too_large(std::size_t bytes) {
-  return {Code::kTooLarge,
-          "value is too large (" + std::to_string(bytes) + " bytes; the limit is " + std::to_string(kMaxValueBytes) + ")"};
+  return {Code::kTooLarge, "value is too large (" + std::to_string(bytes) + " bytes; the limit is " +
+                               std::to_string(kMaxValueBytes) + ")"};
 }
 
 Error unknown_format() {
@@ -45,7 +45,9 @@ Result<> KeyAccess::commit() {
   return {};
 }
 
-void KeyAccess::roll_back() { transaction_.reset(); }
+void KeyAccess::roll_back() {
+  transaction_.reset();
+}
 
 Result<KeyAccess::Savepoint> KeyAccess::savepoint() {
   KELDA_ASSERT(transaction_ != nullptr);
@@ -103,7 +105,9 @@ Result<bool> KeyAccess::get_for_update(std::uint32_t db, std::string_view key, S
   return TRY(read_for_update(*space, stored_key(key, key_scratch_), value)) && !value.expired(now_ms_);
 }
 
-Result<bool> KeyAccess::exists(std::uint32_t db, std::string_view key) { return get(db, key, old_); }
+Result<bool> KeyAccess::exists(std::uint32_t db, std::string_view key) {
+  return get(db, key, old_);
+}
 
 Result<bool> KeyAccess::lock_watched(std::uint32_t db, std::string_view key, bool& expired) {
   expired = false;

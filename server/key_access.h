@@ -4,7 +4,8 @@
 //  1. Belongs to one client and is used by its fiber only.
 //  2. Outside a transaction only get() and exists() may be called: committed data, no lock. Inside one, reads lock.
 //  3. An expired key is absent for every function here, from the instant of its expiry as `now_ms` sees it.
-//  4. Everything that was read or written is covered by lsn(): nothing of it is shown to the client before that is durable.
+//  4. Everything that was read or written is covered by lsn(): nothing of it is shown to the client before that is
+//  durable.
 //  5. Values are at most kMaxValueBytes and keys at most kMaxKeyBytes: kTooLarge, with a message for the client.
 #pragma once
 
@@ -56,7 +57,8 @@ class KeyAccess {
   Result<> replace(std::uint32_t db, std::string_view key, const StoredValue& old, std::string_view payload,
                    std::int64_t expire_ms);
   // False if the key exists; then nothing is changed.
-  Result<bool> put_if_absent(std::uint32_t db, std::string_view key, std::string_view payload, std::int64_t expire_ms = kNoExpiry);
+  Result<bool> put_if_absent(std::uint32_t db, std::string_view key, std::string_view payload,
+                             std::int64_t expire_ms = kNoExpiry);
   // False if it was absent (or expired).
   Result<bool> remove(std::uint32_t db, std::string_view key);
   Result<> clear(std::uint32_t db);

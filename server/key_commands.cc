@@ -123,15 +123,16 @@ constexpr Command kCommands[] = {
     {"del", -2, kWriting, 1, -1, 1, del, "generic", "1.0.0", "Remove keys", "key [key ...]"},
     {"unlink", -2, kWriting | kFast, 1, -1, 1, del, "generic", "4.0.0", "Remove keys (the same as DEL here)",
      "key [key ...]"},
-    {"exists", -2, kReadonly | kFast | kAtomicRead, 1, -1, 1, exists, "generic", "1.0.0", "How many of the keys there are",
-     "key [key ...]"},
+    {"exists", -2, kReadonly | kFast | kAtomicRead, 1, -1, 1, exists, "generic", "1.0.0",
+     "How many of the keys there are", "key [key ...]"},
     {"touch", -2, kReadonly | kFast | kAtomicRead, 1, -1, 1, exists, "generic", "3.2.1",
      "How many of the keys there are (no use of keys is recorded here)", "key [key ...]"},
     {"type", 2, kReadonly | kFast, 1, 1, 1, type, "generic", "1.0.0", "What kind of value a key holds", "key"},
     {"rename", 3, kWriting, 1, 2, 1, rename, "generic", "1.0.0", "Give a value another key", "key newkey"},
     {"renamenx", 3, kWriting | kFast, 1, 2, 1, renamenx, "generic", "1.0.0",
      "Give a value another key if that is absent", "key newkey"},
-    {"copy", -3, kWriting, 1, 2, 1, copy, "generic", "6.2.0", "Write the value of one key to another, also of another database",
+    {"copy", -3, kWriting, 1, 2, 1, copy, "generic", "6.2.0",
+     "Write the value of one key to another, also of another database",
      "source destination [DB destination-db] [REPLACE]"},
     {"dbsize", 1, kReadonly | kFast, 0, 0, 0, dbsize, "server", "1.0.0", "How many keys the database holds", ""},
     {"flushdb", -1, kWriting, 0, 0, 0, flushdb, "server", "1.0.0", "Empty the database", "[ASYNC|SYNC]"},
@@ -140,6 +141,8 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-std::span<const Command> key_commands() { return kCommands; }
+std::span<const Command> key_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

@@ -1,7 +1,8 @@
 // The sixteen numbered databases: for each one engine tree with the data and one that orders the expiries.
 //
-// Contract. A database that never held a key has no trees. A value that has an expiry always has its entry in the expiry
-// tree; an entry may be stale (the key was overwritten since), and whoever meets one verifies it under the key's lock.
+// Contract. A database that never held a key has no trees. A value that has an expiry always has its entry in the
+// expiry tree; an entry may be stale (the key was overwritten since), and whoever meets one verifies it under the key's
+// lock.
 #pragma once
 
 #include <array>

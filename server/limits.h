@@ -13,8 +13,8 @@ namespace kelda::server {
 inline constexpr std::uint32_t kDatabaseCount = 16;
 
 inline constexpr std::size_t kMaxKeyBytes = 1024;
-// A stored value is a header and the payload (docs/format-kv.md); the payload's bound leaves room for the longest header,
-// so that giving an expiry to a value can never make it too large.
+// A stored value is a header and the payload (docs/format-kv.md); the payload's bound leaves room for the longest
+// header, so that giving an expiry to a value can never make it too large.
 inline constexpr std::size_t kMaxStoredHeaderBytes = 16;
 inline constexpr std::size_t kMaxValueBytes = 1_MiB - kMaxStoredHeaderBytes;
 

@@ -31,8 +31,12 @@ Result<> add(Call& call, std::int64_t amount) {
   return {};
 }
 
-Result<> incr(Call& call) { return add(call, 1); }
-Result<> decr(Call& call) { return add(call, -1); }
+Result<> incr(Call& call) {
+  return add(call, 1);
+}
+Result<> decr(Call& call) {
+  return add(call, -1);
+}
 
 Result<> incrby(Call& call) {
   const auto amount = parse_integer(call.arg(2));
@@ -75,16 +79,15 @@ constexpr std::uint32_t kFlags = kWrite | kFast | kTransaction;
 constexpr Command kCommands[] = {
     {"incr", 2, kFlags, 1, 1, 1, incr, "string", "1.0.0", "Add one to an integer", "key"},
     {"decr", 2, kFlags, 1, 1, 1, decr, "string", "1.0.0", "Take one from an integer", "key"},
-    {"incrby", 3, kFlags, 1, 1, 1, incrby, "string", "1.0.0", "Add to an integer",
-     "key increment"},
-    {"decrby", 3, kFlags, 1, 1, 1, decrby, "string", "1.0.0", "Take from an integer",
-     "key decrement"},
-    {"incrbyfloat", 3, kFlags, 1, 1, 1, incrbyfloat, "string", "2.6.0",
-     "Add to a decimal number", "key increment"},
+    {"incrby", 3, kFlags, 1, 1, 1, incrby, "string", "1.0.0", "Add to an integer", "key increment"},
+    {"decrby", 3, kFlags, 1, 1, 1, decrby, "string", "1.0.0", "Take from an integer", "key decrement"},
+    {"incrbyfloat", 3, kFlags, 1, 1, 1, incrbyfloat, "string", "2.6.0", "Add to a decimal number", "key increment"},
 };
 
 }  // namespace
 
-std::span<const Command> number_commands() { return kCommands; }
+std::span<const Command> number_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

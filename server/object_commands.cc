@@ -32,18 +32,23 @@ Result<> refcount(Call& call) {
 }
 
 Result<> freq(Call& call) {
-  return call.fail("ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching "
-                   "between policies at runtime LRU and LFU data will take some time to adjust.");
+  return call.fail(
+      "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching "
+      "between policies at runtime LRU and LFU data will take some time to adjust.");
 }
 
-Result<> idletime(Call& call) { return call.fail("ERR Kelda does not record when a key was last used"); }
+Result<> idletime(Call& call) {
+  return call.fail("ERR Kelda does not record when a key was last used");
+}
 
 Result<> object_help(Call& call) {
-  constexpr std::string_view kLines[] = {
-      "OBJECT <subcommand> [<arg> ...], with these subcommands:",
-      "ENCODING <key>", "    How Redis would keep the value.",
-      "REFCOUNT <key>", "    1 for a key that exists.",
-      "HELP", "    This text."};
+  constexpr std::string_view kLines[] = {"OBJECT <subcommand> [<arg> ...], with these subcommands:",
+                                         "ENCODING <key>",
+                                         "    How Redis would keep the value.",
+                                         "REFCOUNT <key>",
+                                         "    1 for a key that exists.",
+                                         "HELP",
+                                         "    This text."};
   call.reply.array(std::size(kLines));
   for (const std::string_view line : kLines) call.reply.simple(line);
   return {};
@@ -65,9 +70,8 @@ Result<> memory_usage(Call& call) {
 
 Result<> memory_help(Call& call) {
   constexpr std::string_view kLines[] = {
-      "MEMORY <subcommand> [<arg> ...], with these subcommands:",
-      "USAGE <key> [SAMPLES <count>]", "    Bytes that the key and its value take.",
-      "HELP", "    This text."};
+      "MEMORY <subcommand> [<arg> ...], with these subcommands:", "USAGE <key> [SAMPLES <count>]",
+      "    Bytes that the key and its value take.", "HELP", "    This text."};
   call.reply.array(std::size(kLines));
   for (const std::string_view line : kLines) call.reply.simple(line);
   return {};
@@ -82,7 +86,8 @@ constexpr Command kObjectSubcommands[] = {
 };
 
 constexpr Command kMemorySubcommands[] = {
-    {"memory|usage", -3, kReadonly, 2, 2, 1, memory_usage, "server", "4.0.0", "Bytes that a key and its value take", "key [SAMPLES count]"},
+    {"memory|usage", -3, kReadonly, 2, 2, 1, memory_usage, "server", "4.0.0", "Bytes that a key and its value take",
+     "key [SAMPLES count]"},
     {"memory|help", 2, 0, 0, 0, 0, memory_help, "server", "4.0.0", "What MEMORY can do", ""},
 };
 
@@ -93,6 +98,8 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-std::span<const Command> object_commands() { return kCommands; }
+std::span<const Command> object_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

@@ -85,16 +85,17 @@ Result<> setrange(Call& call) {
 constexpr Command kCommands[] = {
     {"append", 3, kWrite | kFast | kTransaction, 1, 1, 1, append, "string", "2.0.0", "Lengthen a value", "key value"},
     {"strlen", 2, kReadonly | kFast, 1, 1, 1, strlen_, "string", "2.2.0", "How many bytes a value has", "key"},
-    {"getrange", 4, kReadonly, 1, 1, 1, getrange, "string", "2.4.0", "Read part of a value",
-     "key start end"},
+    {"getrange", 4, kReadonly, 1, 1, 1, getrange, "string", "2.4.0", "Read part of a value", "key start end"},
     {"substr", 4, kReadonly, 1, 1, 1, getrange, "string", "1.0.0", "Read part of a value (the old name of GETRANGE)",
      "key start end"},
-    {"setrange", 4, kWrite | kTransaction, 1, 1, 1, setrange, "string", "2.2.0",
-     "Overwrite part of a value", "key offset value"},
+    {"setrange", 4, kWrite | kTransaction, 1, 1, 1, setrange, "string", "2.2.0", "Overwrite part of a value",
+     "key offset value"},
 };
 
 }  // namespace
 
-std::span<const Command> range_commands() { return kCommands; }
+std::span<const Command> range_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

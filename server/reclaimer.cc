@@ -32,7 +32,8 @@ Result<> Reclaimer::remove(KeySpace& space, const Due& due, std::int64_t now_ms)
   const auto entry = decode_expiry(due.key, due.value);
   const auto transaction = server_.database.begin();
   const bool found = TRY(transaction->get_for_update(space.data, entry->stored_key, value_.raw));
-  if (found && !value_.decode()) return Error(Code::kCorrupt, "a stored value has a format that this version does not know");
+  if (found && !value_.decode())
+    return Error(Code::kCorrupt, "a stored value has a format that this version does not know");
   const bool expired = found && value_.expire_ms == entry->expire_ms && value_.expired(now_ms);
   if (expired) TRY(transaction->remove(space.data, entry->stored_key));
   TRY(transaction->remove(space.expiry, due.key));

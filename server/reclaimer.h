@@ -1,8 +1,8 @@
 // Removes keys whose time has come. They are invisible from that instant on (key_access.h); this frees their space.
 //
 // Contract: one fiber for the server. Entries are found in batches without keeping a lock, and each key is verified and
-// removed in a small transaction of its own, so nobody waits long. A stale entry (the key was overwritten or given another
-// expiry) is removed alone.
+// removed in a small transaction of its own, so nobody waits long. A stale entry (the key was overwritten or given
+// another expiry) is removed alone.
 #pragma once
 
 #include <string>

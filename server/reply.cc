@@ -48,15 +48,25 @@ void Reply::integer_bulk(std::int64_t value) {
   bulk({digits, static_cast<std::size_t>(end - digits)});
 }
 
-void Reply::null() { out_.append(resp3_ ? "_\r\n" : "$-1\r\n"); }
+void Reply::null() {
+  out_.append(resp3_ ? "_\r\n" : "$-1\r\n");
+}
 
-void Reply::null_array() { out_.append(resp3_ ? "_\r\n" : "*-1\r\n"); }
+void Reply::null_array() {
+  out_.append(resp3_ ? "_\r\n" : "*-1\r\n");
+}
 
-void Reply::array(std::size_t count) { header('*', count); }
+void Reply::array(std::size_t count) {
+  header('*', count);
+}
 
-void Reply::map(std::size_t pairs) { resp3_ ? header('%', pairs) : header('*', pairs * 2); }
+void Reply::map(std::size_t pairs) {
+  resp3_ ? header('%', pairs) : header('*', pairs * 2);
+}
 
-void Reply::set(std::size_t count) { header(resp3_ ? '~' : '*', count); }
+void Reply::set(std::size_t count) {
+  header(resp3_ ? '~' : '*', count);
+}
 
 void Reply::real(double value) {
   char text[64];

@@ -20,8 +20,8 @@ class Reply {
   void set_resp3(bool resp3) { resp3_ = resp3; }
 
   void ok() { out_.append("+OK\r\n"); }
-  void simple(std::string_view text);    // one line
-  void error(std::string_view text);     // "ERR what": line breaks become blanks
+  void simple(std::string_view text);  // one line
+  void error(std::string_view text);   // "ERR what": line breaks become blanks
   void integer(std::int64_t value);
   void bulk(std::string_view bytes);
   void integer_bulk(std::int64_t value);

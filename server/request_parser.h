@@ -77,7 +77,7 @@ class RequestParser {
   std::size_t scanned_ = 0;          // in data(): no end of line before this
   std::size_t finished_bytes_ = 0;   // of the last complete request, consumed by the next call
   std::size_t needed_bytes_ = 0;
-  bool finished_ = false;            // the last call returned kRequest
+  bool finished_ = false;  // the last call returned kRequest
   bool refused_ = false;
   Refusal refusal_;
   std::vector<Extent> extents_;

@@ -33,15 +33,22 @@ Result<> with_retries(ServerState& server, FunctionRef<Result<>()> body) {
 
 std::string error_text(const Error& error) {
   switch (error.code()) {
-    case Code::kTooLarge: return "ERR " + error.to_string();
+    case Code::kTooLarge:
+      return "ERR " + error.to_string();
     case Code::kNoSpace:
       return "DISKFULL the disk is full: delete keys or give Kelda a larger disk; reads and deletes go on";
-    case Code::kOutOfMemory: return "OOM the memory bound is reached: " + error.to_string();
-    case Code::kConflict: return "CONFLICT the transaction met others on its keys too often; try again";
-    case Code::kFailed: return "MISCONF the engine has stopped: " + error.to_string() + "; restart Kelda to recover";
-    case Code::kCorrupt: return "CORRUPT " + error.to_string();
-    case Code::kIo: return "IOERR " + error.to_string();
-    default: return "ERR " + error.to_string();
+    case Code::kOutOfMemory:
+      return "OOM the memory bound is reached: " + error.to_string();
+    case Code::kConflict:
+      return "CONFLICT the transaction met others on its keys too often; try again";
+    case Code::kFailed:
+      return "MISCONF the engine has stopped: " + error.to_string() + "; restart Kelda to recover";
+    case Code::kCorrupt:
+      return "CORRUPT " + error.to_string();
+    case Code::kIo:
+      return "IOERR " + error.to_string();
+    default:
+      return "ERR " + error.to_string();
   }
 }
 

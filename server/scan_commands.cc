@@ -28,10 +28,11 @@ Result<> in_transaction(Call& call, FunctionRef<Result<>()> body) {
 
 // Where an iteration over everything that may match a pattern starts and ends.
 struct Walk {
-  explicit Walk(std::string_view match) : pattern(match), resume(glob_literal_prefix(match)), end(after_prefix(resume)) {}
+  explicit Walk(std::string_view match)
+      : pattern(match), resume(glob_literal_prefix(match)), end(after_prefix(resume)) {}
 
   std::string_view pattern;
-  std::string resume;              // the next key to look at; the one after it if `after`
+  std::string resume;  // the next key to look at; the one after it if `after`
   bool after = false;
   std::optional<std::string> end;  // at or after this nothing matches
   bool finished = false;
@@ -162,8 +163,8 @@ std::string random_text_between(std::string_view first, std::string_view last) {
   return text;
 }
 
-// An ordered tree has no uniform choice among its keys without counting them: this picks a random text between the first
-// and the last key and then one of the few keys after it. Every key can come, not all equally often.
+// An ordered tree has no uniform choice among its keys without counting them: this picks a random text between the
+// first and the last key and then one of the few keys after it. Every key can come, not all equally often.
 Result<> randomkey(Call& call) {
   constexpr std::uint64_t kSteps = 16;
   auto scan = TRY(LiveScan::open(call.keys, call.db()));
@@ -192,6 +193,8 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-std::span<const Command> scan_commands() { return kCommands; }
+std::span<const Command> scan_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

@@ -25,8 +25,8 @@ std::uint64_t ScanCursors::add(std::string_view key, std::uint64_t previous) {
   const std::scoped_lock guard(latch_);
   if (const auto found = by_id_.find(previous); found != by_id_.end()) erase(found->second->previous);
   while (by_id_.size() >= capacity_) erase(entries_.back().id);
-  // Random, so that a cursor of before a restart, or a made-up one, does not point into somebody's iteration. Below 2^63:
-  // some clients keep cursors in signed integers.
+  // Random, so that a cursor of before a restart, or a made-up one, does not point into somebody's iteration. Below
+  // 2^63: some clients keep cursors in signed integers.
   std::uint64_t id = 0;
   while (id == 0 || by_id_.contains(id)) id = runtime::random_u64() >> 1;
   entries_.push_front({id, previous, std::string(key)});

@@ -1,9 +1,9 @@
 // SCAN's cursors: a number for "after this key".
 //
 // An ordered tree cannot put a position among arbitrary keys into 64 bits, so the server remembers the key. Of one
-// iteration it keeps the position it gave last and the one before (a client may repeat a call whose reply was lost). The
-// table is bounded: the cursor that was used least recently goes first, and a client that comes back with one that is gone
-// gets an error, never a silent restart. Cursors do not survive a restart of the server.
+// iteration it keeps the position it gave last and the one before (a client may repeat a call whose reply was lost).
+// The table is bounded: the cursor that was used least recently goes first, and a client that comes back with one that
+// is gone gets an error, never a silent restart. Cursors do not survive a restart of the server.
 #pragma once
 
 #include <cstdint>

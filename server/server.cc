@@ -112,11 +112,14 @@ void drain(ServerState& server) {
 
 }  // namespace
 
-Server::Server(Database& database, const ServerOptions& options) : state_(std::make_unique<ServerState>(database, options)) {}
+Server::Server(Database& database, const ServerOptions& options)
+    : state_(std::make_unique<ServerState>(database, options)) {}
 
 Server::~Server() = default;
 
-void Server::request_stop() { state_->request_stop(); }
+void Server::request_stop() {
+  state_->request_stop();
+}
 
 Result<> Server::serve(runtime::Runtime& runtime, net::Listener& listener) {
   ServerState& server = *state_;

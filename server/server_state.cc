@@ -14,7 +14,9 @@ std::string random_hex(std::size_t digits) {
 
 }  // namespace
 
-std::int64_t wall_clock_ms() { return runtime::wall_clock_us() / 1000; }
+std::int64_t wall_clock_ms() {
+  return runtime::wall_clock_us() / 1000;
+}
 
 bool LiveConfig::password_required() {
   const std::scoped_lock guard(latch_);

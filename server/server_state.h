@@ -61,7 +61,7 @@ struct ServerState {
   std::atomic<std::int64_t> last_checkpoint_ms;
   std::atomic<bool> checkpoint_running{false};
   std::atomic<bool> last_checkpoint_ok{true};
-  std::string listen_address;  // set before the first client comes
+  std::string listen_address;         // set before the first client comes
   std::vector<runtime::Core*> cores;  // those that serve
   std::uint64_t core_count() const { return std::max<std::size_t>(cores.size(), 1); }
   std::uint64_t busy_ns() const;

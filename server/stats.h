@@ -1,8 +1,8 @@
 // Counters of the server, one set a core so that counting never shares a cache line.
 #pragma once
 
-#include <atomic>
 #include <array>
+#include <atomic>
 #include <cstdint>
 
 #include "runtime/core.h"
@@ -51,7 +51,8 @@ class Stats {
 
   std::uint64_t sum(Counter counter) const {
     std::uint64_t result = 0;
-    for (const PerCore& core : cores_) result += core.cells[static_cast<std::size_t>(counter)].load(std::memory_order_relaxed);
+    for (const PerCore& core : cores_)
+      result += core.cells[static_cast<std::size_t>(counter)].load(std::memory_order_relaxed);
     return result;
   }
 

@@ -20,7 +20,9 @@ void append_big_endian(std::string& out, std::uint64_t value) {
   for (int shift = 56; shift >= 0; shift -= 8) out.push_back(static_cast<char>(value >> shift));
 }
 
-bool all_zero(std::string_view text) { return text.find_first_not_of('\0') == std::string_view::npos; }
+bool all_zero(std::string_view text) {
+  return text.find_first_not_of('\0') == std::string_view::npos;
+}
 
 }  // namespace
 

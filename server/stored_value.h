@@ -5,9 +5,11 @@
 //   then           payload
 //
 // And how keys lie in the trees:
-//   data tree    "kv.N": the Redis key, except that a key of n zero bytes (n = 0: the empty key, which the engine does not
+//   data tree    "kv.N": the Redis key, except that a key of n zero bytes (n = 0: the empty key, which the engine does
+//   not
 //                take) is stored as n + 1 zero bytes. This keeps the order of keys.
-//   expiry tree  "kv.N.expiry": u64 expire_ms big-endian, then the stored key; the value is empty. A key that would not fit
+//   expiry tree  "kv.N.expiry": u64 expire_ms big-endian, then the stored key; the value is empty. A key that would not
+//   fit
 //                is cut to kIndexedKeyBytes, and the 8 bytes after that are the XXH3 of the whole, which is the value.
 #pragma once
 

@@ -83,8 +83,12 @@ Result<> set_with_expiry(Call& call, TimeUnit unit) {
   return {};
 }
 
-Result<> setex(Call& call) { return set_with_expiry(call, TimeUnit::kSeconds); }
-Result<> psetex(Call& call) { return set_with_expiry(call, TimeUnit::kMilliseconds); }
+Result<> setex(Call& call) {
+  return set_with_expiry(call, TimeUnit::kSeconds);
+}
+Result<> psetex(Call& call) {
+  return set_with_expiry(call, TimeUnit::kMilliseconds);
+}
 
 Result<> getset(Call& call) {
   StoredValue& old = call.client.value;
@@ -188,15 +192,17 @@ constexpr Command kCommands[] = {
      "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]"},
     {"setnx", 3, kWriting | kFast, 1, 1, 1, setnx, "string", "1.0.0", "Write a value if the key is absent",
      "key value"},
-    {"setex", 4, kWriting, 1, 1, 1, setex, "string", "2.0.0", "Write a value that expires after seconds", "key seconds value"},
+    {"setex", 4, kWriting, 1, 1, 1, setex, "string", "2.0.0", "Write a value that expires after seconds",
+     "key seconds value"},
     {"psetex", 4, kWriting, 1, 1, 1, psetex, "string", "2.6.0", "Write a value that expires after milliseconds",
      "key milliseconds value"},
-    {"getset", 3, kWriting | kFast, 1, 1, 1, getset, "string", "1.0.0", "Write a value and answer the one before", "key value"},
+    {"getset", 3, kWriting | kFast, 1, 1, 1, getset, "string", "1.0.0", "Write a value and answer the one before",
+     "key value"},
     {"getdel", 2, kWriting | kFast, 1, 1, 1, getdel, "string", "6.2.0", "Read a value and remove the key", "key"},
     {"getex", -2, kWriting | kFast, 1, 1, 1, getex, "string", "6.2.0", "Read a value and change when it expires",
      "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]"},
-    {"mget", -2, kReadonly | kFast | kAtomicRead, 1, -1, 1, mget, "string", "1.0.0", "Read several values at one moment",
-     "key [key ...]"},
+    {"mget", -2, kReadonly | kFast | kAtomicRead, 1, -1, 1, mget, "string", "1.0.0",
+     "Read several values at one moment", "key [key ...]"},
     {"mset", -3, kWriting, 1, -1, 2, mset, "string", "1.0.1", "Write several values in one transaction",
      "key value [key value ...]"},
     {"msetnx", -3, kWriting, 1, -1, 2, msetnx, "string", "1.0.1",
@@ -205,6 +211,8 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-std::span<const Command> string_commands() { return kCommands; }
+std::span<const Command> string_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

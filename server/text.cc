@@ -64,7 +64,9 @@ void append_integer(std::string& out, std::int64_t value) {
 }
 
 namespace {
-constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+constexpr char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
 }  // namespace
 
 bool equals_ignoring_case(std::string_view a, std::string_view b) {
@@ -103,7 +105,8 @@ bool matches_one(std::string_view pattern, std::size_t& at, char c, bool ignore_
       found |= pattern[at + 1] == c;
       at += 2;
     } else if (at + 2 < pattern.size() && pattern[at + 1] == '-') {
-      auto low = static_cast<unsigned char>(fold(pattern[at])), high = static_cast<unsigned char>(fold(pattern[at + 2]));
+      auto low = static_cast<unsigned char>(fold(pattern[at])),
+           high = static_cast<unsigned char>(fold(pattern[at + 2]));
       if (low > high) std::swap(low, high);
       const auto x = static_cast<unsigned char>(fold(c));
       found |= x >= low && x <= high;
@@ -164,7 +167,9 @@ std::optional<std::string> after_prefix(std::string_view prefix) {
 
 namespace {
 
-bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r') || c == '\0'; }
+bool is_blank(char c) {
+  return c == ' ' || (c >= '\t' && c <= '\r') || c == '\0';
+}
 
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -179,16 +184,23 @@ char unescape(std::string_view line, std::size_t& at) {
     return static_cast<char>(hex_digit(line[at - 1]) * 16 + hex_digit(line[at]));
   }
   switch (line[++at]) {
-    case 'n': return '\n';
-    case 'r': return '\r';
-    case 't': return '\t';
-    case 'b': return '\b';
-    case 'a': return '\a';
-    default: return line[at];
+    case 'n':
+      return '\n';
+    case 'r':
+      return '\r';
+    case 't':
+      return '\t';
+    case 'b':
+      return '\b';
+    case 'a':
+      return '\a';
+    default:
+      return line[at];
   }
 }
 
-// Appends the quoted text that starts after the quote at line[at]; false when it does not end, or goes on after the end.
+// Appends the quoted text that starts after the quote at line[at]; false when it does not end, or goes on after the
+// end.
 bool read_quoted(std::string_view line, std::size_t& at, std::string& word) {
   const char quote = line[at++];
   for (; at < line.size(); ++at) {

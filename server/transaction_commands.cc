@@ -75,7 +75,8 @@ Result<> unwatch(Call& call) {
 }
 
 constexpr Command kCommands[] = {
-    {"multi", 1, kFast | kImmediate, 0, 0, 0, multi, "transactions", "1.2.0", "Begin a transaction: the commands that follow are kept", ""},
+    {"multi", 1, kFast | kImmediate, 0, 0, 0, multi, "transactions", "1.2.0",
+     "Begin a transaction: the commands that follow are kept", ""},
     {"exec", 1, kImmediate, 0, 0, 0, exec, "transactions", "1.2.0", "Carry out the kept commands, all or none", ""},
     {"discard", 1, kFast | kImmediate, 0, 0, 0, discard, "transactions", "2.0.0", "Forget the kept commands", ""},
     {"watch", -2, kFast | kImmediate, 1, -1, 1, watch, "transactions", "2.2.0",
@@ -85,6 +86,8 @@ constexpr Command kCommands[] = {
 
 }  // namespace
 
-std::span<const Command> transaction_commands() { return kCommands; }
+std::span<const Command> transaction_commands() {
+  return kCommands;
+}
 
 }  // namespace kelda::server

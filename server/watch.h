@@ -1,7 +1,7 @@
 // Who watches which key (WATCH), and whether it has changed since.
 //
-// Contract. A writer that has locked a key in its transaction reports it with touch() before it commits. A watcher first
-// adds its watch and then takes and releases the key's lock. So, of a write and a WATCH of one key:
+// Contract. A writer that has locked a key in its transaction reports it with touch() before it commits. A watcher
+// first adds its watch and then takes and releases the key's lock. So, of a write and a WATCH of one key:
 //  1. the writer gets the lock later: it sees the watch (active() and the shard are read under the lock) and marks it;
 //  2. the writer got the lock earlier: the watcher waits until that write is committed and reads the new value.
 // EXEC locks the watched keys and then asks changed(): no write can slip in between.

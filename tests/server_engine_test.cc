@@ -1,5 +1,5 @@
-// The protocol over the real engine on a simulated disk: contention on two cores, a disk that fills up, a flush that fails,
-// and power cuts.
+// The protocol over the real engine on a simulated disk: contention on two cores, a disk that fills up, a flush that
+// fails, and power cuts.
 #include <map>
 #include <set>
 
@@ -20,7 +20,8 @@ using engine::open_on;
 using engine::OpenDatabase;
 
 struct Served {
-  explicit Served(std::unique_ptr<blockdev::MemoryDevice> disk) : opened(*open_on(std::move(disk))), state(*opened.db, {}) {
+  explicit Served(std::unique_ptr<blockdev::MemoryDevice> disk)
+      : opened(*open_on(std::move(disk))), state(*opened.db, {}) {
     EXPECT_TRUE(state.keyspace.open());
   }
   OpenDatabase opened;
@@ -174,8 +175,9 @@ TEST(ServerEngine, AFailedFlushEndsAcknowledging) {
     Served served(blank_disk());
     TestClient client(served.state);
     EXPECT_EQ(client("SET a 1"), kOk);
-    served.opened.disk->set_plan({.rules = {{.fault = blockdev::Fault::kError, .op = blockdev::Op::kWrite, .count = 1},
-                                            {.fault = blockdev::Fault::kError, .op = blockdev::Op::kFlush, .count = 1}}});
+    served.opened.disk->set_plan(
+        {.rules = {{.fault = blockdev::Fault::kError, .op = blockdev::Op::kWrite, .count = 1},
+                   {.fault = blockdev::Fault::kError, .op = blockdev::Op::kFlush, .count = 1}}});
     const std::string first = client("SET a 2");
     EXPECT_TRUE(first.starts_with("-MISCONF ")) << first;
     EXPECT_TRUE(client("SET b 1").starts_with("-MISCONF "));
@@ -189,9 +191,9 @@ TEST(ServerEngine, AFailedFlushEndsAcknowledging) {
   });
 }
 
-// Writers set pairs in MULTI, counters, and keys with expiries; the power fails at some operation; what was acknowledged is
-// there afterwards, and no half of a pair.
-// Adds to `acknowledged_in_all` what was acknowledged before the cut.
+// Writers set pairs in MULTI, counters, and keys with expiries; the power fails at some operation; what was
+// acknowledged is there afterwards, and no half of a pair. Adds to `acknowledged_in_all` what was acknowledged before
+// the cut.
 void cut_power_at(std::uint64_t operation, blockdev::Survival survival, int& acknowledged_in_all) {
   SCOPED_TRACE("power cut at operation " + std::to_string(operation));
   on_cores(1, [&](runtime::Runtime& runtime) {

@@ -1,5 +1,5 @@
-// Keys, expiry, scans, transactions and the engine's failures, as a client sees them. What Redis answers to all the rest is
-// compared with a real one in server_compare_test.py.
+// Keys, expiry, scans, transactions and the engine's failures, as a client sees them. What Redis answers to all the
+// rest is compared with a real one in server_compare_test.py.
 #include <gtest/gtest.h>
 
 #include <set>
@@ -21,7 +21,9 @@ class Keys : public ::testing::Test {
   ServerState state{database, {}};
   TestClient client{state}, other{state};
 
-  void pass_ms(std::int64_t ms) { runtime::Core::current().sleep_until(runtime::now_ns() + static_cast<std::uint64_t>(ms) * 1'000'000); }
+  void pass_ms(std::int64_t ms) {
+    runtime::Core::current().sleep_until(runtime::now_ns() + static_cast<std::uint64_t>(ms) * 1'000'000);
+  }
   std::size_t stored(const std::string& tree) {
     auto found = database.tree(tree, false);
     return found ? database.count(*found) : 0;
@@ -43,7 +45,8 @@ TEST_F(Keys, OfZeroBytesAndOfNoBytesAreDistinct) {
 }
 
 TEST_F(Keys, LimitsAreToldClearly) {
-  EXPECT_EQ(client.call({"SET", std::string(2048, 'k'), "v"}), "-ERR key is too long (2048 bytes; the limit is 1024)\r\n");
+  EXPECT_EQ(client.call({"SET", std::string(2048, 'k'), "v"}),
+            "-ERR key is too long (2048 bytes; the limit is 1024)\r\n");
   EXPECT_EQ(client.call({"GET", std::string(2048, 'k')}), "-ERR key is too long (2048 bytes; the limit is 1024)\r\n");
   const std::string most(kMaxValueBytes, 'v');
   EXPECT_EQ(client.call({"SET", std::string(1024, 'k'), most, "EX", "100"}), kOk);
@@ -170,8 +173,9 @@ TEST_F(Keys, RandomKeyCanBeAny) {
 }
 
 TEST_F(Keys, WatchSeesEveryKindOfChange) {
-  const char* changes[] = {"SET w 2",     "DEL w",      "INCR w",          "EXPIRE w 100", "RENAME other w", "FLUSHDB",
-                           "APPEND w 1",  "GETDEL w",   "COPY other w REPLACE", "MSET x 1 w 2", "RENAME w gone",  "SETRANGE w 0 9"};
+  const char* changes[] = {"SET w 2",       "DEL w",         "INCR w",   "EXPIRE w 100",         "RENAME other w",
+                           "FLUSHDB",       "APPEND w 1",    "GETDEL w", "COPY other w REPLACE", "MSET x 1 w 2",
+                           "RENAME w gone", "SETRANGE w 0 9"};
   for (const char* change : changes) {
     client("MSET w 1 other 1");
     client("WATCH w");
@@ -218,8 +222,9 @@ TEST_F(Keys, ExecUndoesOnlyTheCommandThatFails) {
   client("INCR t");
   client("MSET b 2 " + std::string(2000, 'k') + " 3");  // fails half way
   client("SET c 3");
-  EXPECT_EQ(client("EXEC"), "*5\r\n+OK\r\n+OK\r\n-ERR value is not an integer or out of range\r\n"
-                            "-ERR key is too long (2000 bytes; the limit is 1024)\r\n+OK\r\n");
+  EXPECT_EQ(client("EXEC"),
+            "*5\r\n+OK\r\n+OK\r\n-ERR value is not an integer or out of range\r\n"
+            "-ERR key is too long (2000 bytes; the limit is 1024)\r\n+OK\r\n");
   EXPECT_EQ(client("MGET a b c"), "*3\r\n$1\r\n1\r\n$-1\r\n$1\r\n3\r\n");
 }
 
@@ -246,7 +251,8 @@ TEST_F(Keys, AFullDiskRefusesWritesOnly) {
     if (operation == Operation::kWrite && key == "b") return Error(Code::kNoSpace);
     return std::nullopt;
   };
-  const std::string full = "-DISKFULL the disk is full: delete keys or give Kelda a larger disk; reads and deletes go on\r\n";
+  const std::string full =
+      "-DISKFULL the disk is full: delete keys or give Kelda a larger disk; reads and deletes go on\r\n";
   EXPECT_EQ(client("SET b 1"), full);
   EXPECT_EQ(client("GET a"), bulk("1"));
   EXPECT_EQ(client("MSET c 1 b 1"), full);
@@ -261,7 +267,8 @@ TEST_F(Keys, AFullDiskRefusesWritesOnly) {
 TEST_F(Keys, NothingIsAcknowledgedThatIsNotDurable) {
   client("SET a 1");
   database.durable = [](Lsn) -> Result<> { return Error(Code::kFailed, "flush failed: input/output error"); };
-  const std::string stopped = "-MISCONF the engine has stopped: flush failed: input/output error; restart Kelda to recover\r\n";
+  const std::string stopped =
+      "-MISCONF the engine has stopped: flush failed: input/output error; restart Kelda to recover\r\n";
   EXPECT_EQ(client("SET a 2"), stopped);
   EXPECT_EQ(client("GET a"), stopped);  // it would have told of the 2
   EXPECT_EQ(client("PING"), "+PONG\r\n");

@@ -50,22 +50,23 @@ class Peer {
 // Runs `body` beside a server on `cores` cores and then stops the server, unless body did.
 void with_server(std::uint32_t cores, const ServerOptions& options,
                  std::function<void(Server&, net::PipeListener&, MemoryDatabase&)> body) {
-  const auto status = runtime::Runtime::run({.core_count = cores, .pin_threads = false}, [&](runtime::Runtime& runtime) {
-    MemoryDatabase database;
-    net::PipeListener listener("test:6379", runtime.core_count());
-    Server server(database, options);
-    runtime::Event served;
-    Result<> result = Code::kAborted;
-    EXPECT_TRUE(runtime::Core::current().spawn([&] {
-      result = server.serve(runtime, listener);
-      served.set();
-    }));
-    body(server, listener, database);
-    server.request_stop();
-    served.wait();
-    EXPECT_TRUE(result);
-    return 0;
-  });
+  const auto status =
+      runtime::Runtime::run({.core_count = cores, .pin_threads = false}, [&](runtime::Runtime& runtime) {
+        MemoryDatabase database;
+        net::PipeListener listener("test:6379", runtime.core_count());
+        Server server(database, options);
+        runtime::Event served;
+        Result<> result = Code::kAborted;
+        EXPECT_TRUE(runtime::Core::current().spawn([&] {
+          result = server.serve(runtime, listener);
+          served.set();
+        }));
+        body(server, listener, database);
+        server.request_stop();
+        served.wait();
+        EXPECT_TRUE(result);
+        return 0;
+      });
   EXPECT_TRUE(status);
 }
 

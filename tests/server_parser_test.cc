@@ -81,12 +81,14 @@ TEST(RequestParser, NamesWhatIsNoRequest) {
 TEST(RequestParser, SaysLittleToStrangers) {
   const ParserLimits strangers{.unauthenticated = true};
   EXPECT_EQ(parse("*11\r\n", 100, strangers).error, "Protocol error: unauthenticated multibulk length");
-  EXPECT_EQ(parse("*2\r\n$4\r\nAUTH\r\n$16385\r\n", 100, strangers).error, "Protocol error: unauthenticated bulk length");
+  EXPECT_EQ(parse("*2\r\n$4\r\nAUTH\r\n$16385\r\n", 100, strangers).error,
+            "Protocol error: unauthenticated bulk length");
 }
 
 TEST(RequestParser, ThrowsAwayWhatIsTooLargeAndGoesOn) {
   const std::string big(2_MiB, 'v');
-  const std::string bytes = "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$" + std::to_string(big.size()) + "\r\n" + big + "\r\nPING\r\n";
+  const std::string bytes =
+      "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$" + std::to_string(big.size()) + "\r\n" + big + "\r\nPING\r\n";
   InputBuffer in;
   RequestParser parser;
   std::size_t largest = 0;
@@ -151,7 +153,8 @@ TEST(Text, ReadsIntegersAsRedisPrintsThem) {
   EXPECT_EQ(parse_integer("0"), 0);
   EXPECT_EQ(parse_integer("-9223372036854775808"), INT64_MIN);
   EXPECT_EQ(parse_integer("9223372036854775807"), INT64_MAX);
-  for (const char* bad : {"", "-", "+1", "01", "-0", " 1", "1 ", "1x", "9223372036854775808", "-9223372036854775809", "0x1"}) {
+  for (const char* bad :
+       {"", "-", "+1", "01", "-0", " 1", "1 ", "1x", "9223372036854775808", "-9223372036854775809", "0x1"}) {
     EXPECT_EQ(parse_integer(bad), std::nullopt) << bad;
   }
 }

@@ -63,7 +63,9 @@ class MemoryTransaction : public Transaction {
     value = found->second;
     return true;
   }
-  Result<bool> get_for_update(Tree tree, std::string_view key, std::string& value) override { return get(tree, key, value); }
+  Result<bool> get_for_update(Tree tree, std::string_view key, std::string& value) override {
+    return get(tree, key, value);
+  }
 
   Result<bool> put(Tree tree, std::string_view key, std::string_view value, PutIf condition) override {
     KELDA_ASSERT(!key.empty() && key.size() <= kMaxKey && value.size() <= kMaxValue);
@@ -157,7 +159,9 @@ class MemoryTransaction : public Transaction {
   std::vector<Undo> undo_;
 };
 
-MemoryDatabase::MemoryDatabase() { trees_.reserve(256); }  // never moves: readers hold no latch
+MemoryDatabase::MemoryDatabase() {
+  trees_.reserve(256);
+}  // never moves: readers hold no latch
 MemoryDatabase::~MemoryDatabase() = default;
 
 Result<Tree> MemoryDatabase::tree(std::string_view name, bool create) {
@@ -187,7 +191,9 @@ Result<> MemoryDatabase::drop_tree(std::string_view name) {
   return {};
 }
 
-std::unique_ptr<Transaction> MemoryDatabase::begin() { return std::make_unique<MemoryTransaction>(*this); }
+std::unique_ptr<Transaction> MemoryDatabase::begin() {
+  return std::make_unique<MemoryTransaction>(*this);
+}
 
 Result<bool> MemoryDatabase::get(Tree tree, std::string_view key, std::string& value, Lsn* lsn) {
   MemoryTransaction transaction(*this);
@@ -214,6 +220,8 @@ Result<> MemoryDatabase::wait_durable(Lsn lsn) {
   return durable ? durable(lsn) : Result<>();
 }
 
-std::uint64_t MemoryDatabase::count(Tree tree) const { return of(tree).count.load(); }
+std::uint64_t MemoryDatabase::count(Tree tree) const {
+  return of(tree).count.load();
+}
 
 }  // namespace kelda::testing

@@ -1,8 +1,8 @@
-// A kelda::Database in memory, for tests of what lies above the engine. Transactions run one after the other (one mutex,
-// held from a transaction's first operation to its end), so it is serializable; nothing is written anywhere.
+// A kelda::Database in memory, for tests of what lies above the engine. Transactions run one after the other (one
+// mutex, held from a transaction's first operation to its end), so it is serializable; nothing is written anywhere.
 //
-// Faults: `fail` is asked before each operation of a transaction and may answer with an error; `durable` may make waiting
-// for durability fail.
+// Faults: `fail` is asked before each operation of a transaction and may answer with an error; `durable` may make
+// waiting for durability fail.
 #pragma once
 
 #include <atomic>
@@ -55,7 +55,7 @@ class MemoryDatabase : public Database {
   friend class MemoryTransaction;
   MemoryTree& of(Tree tree) const { return *trees_.at(tree.id().value); }
 
-  runtime::Mutex transaction_;  // guards the maps
+  runtime::Mutex transaction_;        // guards the maps
   mutable runtime::SpinLatch latch_;  // guards names_ and trees_ while trees are made
   std::map<std::string, std::uint64_t, std::less<>> names_;
   std::vector<std::unique_ptr<MemoryTree>> trees_;

@@ -1,5 +1,5 @@
-// Serves the Redis protocol over a database in memory, or with disk=FILE over the engine, for comparisons with redis-server
-// and for client tests:  memory_server [ADDR:PORT] [KEY=VALUE ...]
+// Serves the Redis protocol over a database in memory, or with disk=FILE over the engine, for comparisons with
+// redis-server and for client tests:  memory_server [ADDR:PORT] [KEY=VALUE ...]
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

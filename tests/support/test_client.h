@@ -39,7 +39,9 @@ class TestClient {
 inline std::string bulk(std::string_view text) {
   return "$" + std::to_string(text.size()) + "\r\n" + std::string(text) + "\r\n";
 }
-inline std::string integer(std::int64_t value) { return ":" + std::to_string(value) + "\r\n"; }
+inline std::string integer(std::int64_t value) {
+  return ":" + std::to_string(value) + "\r\n";
+}
 inline std::string bulks(const std::vector<std::string>& texts) {
   std::string out = "*" + std::to_string(texts.size()) + "\r\n";
   for (const auto& text : texts) out += bulk(text);
