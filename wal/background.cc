@@ -13,6 +13,8 @@ void write_lazily(Log::Impl& log) {
   while (!log.stopping.load(std::memory_order_relaxed) && !log.flush.failed()) {
     log.write_wanted.wait_until(runtime::now_ns() + kLazyWriteNs);
     log.write_wanted.reset();
+    while (log.flush.wants_warmth() && !log.stopping.load(std::memory_order_relaxed) && log.flush.warm()) {
+    }
     // A failure is kept by the flush and told to everybody; it also ends this loop.
     if (log.flush.hardened().value + 1 < log.log_now() && !log.flush.wait_all()) break;
   }

@@ -10,6 +10,15 @@
 
 namespace kelda::wal {
 
+namespace {
+
+Error failed_write(const Error& cause) {
+  return Error(Code::kFailed, "writing the log failed (" + cause.to_string() +
+                                  "); nothing is acknowledged any more: see to the device and restart to recover");
+}
+
+}  // namespace
+
 // Lies on the stack of the waiting fiber.
 struct GroupFlush::Waiter {
   enum class Answer : std::uint8_t { kNone, kLook, kLead };  // kLook: hardened or failed
@@ -35,9 +44,9 @@ struct GroupFlush::Batch {
 
 GroupFlush::GroupFlush(blockdev::BlockDevice& device, const disk::Layout& layout, RingSpace& space,
                        std::vector<std::unique_ptr<LogBuffer>>& buffers, std::atomic<std::uint64_t>& next,
-                       runtime::Event& checkpoint_wanted)
+                       runtime::Event& checkpoint_wanted, runtime::Event& write_wanted)
     : device_(device), layout_(layout), space_(space), buffers_(buffers), next_(next), checkpoint_wanted_(checkpoint_wanted),
-      confirms_(device.info().has_flush || device.info().has_fua) {}
+      write_wanted_(write_wanted), confirms_(device.info().has_flush || device.info().has_fua), warmer_(device, layout) {}
 
 Result<> GroupFlush::allocate() {
   staging_ = TRY(allocate_aligned(space_.max_batch_bytes(), space_.unit()));
@@ -49,6 +58,7 @@ void GroupFlush::resume(const Resume& at, Lsn hardened_lsn) {
   previous_checksum_ = at.previous_checksum;
   restart_lsn_ = at.restart_lsn;
   durable_at_start_ = hardened_lsn.value;
+  warmer_.start_at(space_.head());
   set_hardened(hardened_lsn);
 }
 
@@ -131,10 +141,7 @@ Result<> GroupFlush::write(const Batch& batch) {
   header.restart_lsn = restart_lsn_;
   std::memset(staging_.get() + header.bytes, 0, bytes - header.bytes);
   seal_batch(staging_.get(), header, layout_.checksum_seed());
-  if (auto done = put_on_device(position, bytes); !done) {
-    return Error(Code::kFailed, "writing the log failed (" + done.error().to_string() +
-                                    "); nothing is acknowledged any more: see to the device and restart to recover");
-  }
+  if (auto done = put_on_device(position, bytes); !done) return failed_write(done.error());
   const std::uint64_t wanted = mark_lsn_.load(std::memory_order_relaxed);
   if (wanted != 0 && header.last_lsn >= wanted) {
     marked_ = {position, sequence_};
@@ -145,12 +152,20 @@ Result<> GroupFlush::write(const Batch& batch) {
   ++sequence_;
   space_.written(position, bytes, batch.records_bytes + header.record_count * space_.record_overhead());
   if (space_.wants_checkpoint() && !checkpoint_wanted_.is_set()) checkpoint_wanted_.set();
+  if (wants_warmth() && !write_wanted_.is_set()) write_wanted_.set();
   return {};
+}
+
+Result<> GroupFlush::warm() {
+  auto done = warmer_.extend_a_piece();
+  if (!done) fail(failed_write(done.error()));
+  return done;
 }
 
 Result<> GroupFlush::put_on_device(std::uint64_t position, std::uint64_t bytes) {
   const std::uint64_t offset = layout_.log_offset + position % space_.capacity();
   const auto& info = device_.info();
+  if (!warmer_.warm_for(position + bytes)) TRY(warmer_.extend(position + bytes));
   {
     std::scoped_lock guard(latch_);
     ++stats_.batches;

@@ -27,15 +27,16 @@
 #include "wal/batch.h"
 #include "wal/log_buffer.h"
 #include "wal/ring_space.h"
+#include "wal/ring_warmer.h"
 
 namespace kelda::wal {
 
 class GroupFlush {
  public:
-  // `checkpoint_wanted` is set when a batch has filled the ring that far.
+  // `checkpoint_wanted` is set when a batch has filled the ring that far, `write_wanted` when it came near cold ground.
   GroupFlush(blockdev::BlockDevice& device, const disk::Layout& layout, RingSpace& space,
              std::vector<std::unique_ptr<LogBuffer>>& buffers, std::atomic<std::uint64_t>& next,
-             runtime::Event& checkpoint_wanted);
+             runtime::Event& checkpoint_wanted, runtime::Event& write_wanted);
   Result<> allocate();
 
   // Parks until everything up to lsn is hardened: on the device and flushed (written, on a device without flush).
@@ -67,6 +68,10 @@ class GroupFlush {
   void mark(Lsn lsn) { mark_lsn_.store(lsn.value, std::memory_order_relaxed); }
   BatchPlace marked() const { return marked_; }
 
+  // Background: one step of writing ahead (ring_warmer.h), if the head is near cold ground. A failure is the log's.
+  bool wants_warmth() const { return warmer_.wants_more(space_.head()); }
+  Result<> warm();
+
   struct Stats { std::uint64_t batches = 0, written_bytes = 0, flushes = 0, waits = 0; };
   Stats stats() const;
 
@@ -87,9 +92,11 @@ class GroupFlush {
   std::vector<std::unique_ptr<LogBuffer>>& buffers_;
   std::atomic<std::uint64_t>& next_;
   runtime::Event& checkpoint_wanted_;
+  runtime::Event& write_wanted_;
   const bool confirms_;
 
   AlignedBytes staging_;
+  RingWarmer warmer_;
   // The leader's, handed on through latch_.
   std::uint64_t sequence_ = 1, previous_checksum_ = 0, restart_lsn_ = 0;
   std::uint64_t durable_at_start_ = 0;

@@ -33,7 +33,8 @@ Sizes choose_sizes(std::uint64_t ring_bytes, std::uint32_t block_bytes, const Lo
 Log::Impl::Impl(blockdev::BlockDevice& device_in, disk::Superblock& superblock_in, bufferpool::BufferPool& pool_in,
                 const LogOptions& options_in, std::uint64_t unit_bytes, std::uint64_t buffered_bytes)
     : device(device_in), superblock(superblock_in), pool(pool_in), options(options_in), layout(superblock_in.layout()),
-      space(layout.log_bytes, unit_bytes, buffered_bytes), flush(device, layout, space, buffers, next, checkpoint_wanted), checkpointer(*this) {}
+      space(layout.log_bytes, unit_bytes, buffered_bytes), flush(device, layout, space, buffers, next, checkpoint_wanted, write_wanted),
+      checkpointer(*this) {}
 
 Log::Log(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Log::~Log() = default;
