@@ -32,6 +32,7 @@ Result<> Checkpointer::run(bool clean_shutdown) {
       if (!clean_shutdown) return last_result_;
     }
     running_ = true;
+    at_work_.store(true, std::memory_order_relaxed);
   }
   Result<> result = log_.flush.health();
   if (result) result = clean_shutdown ? checkpoint_and_close() : checkpoint(false);
@@ -42,6 +43,7 @@ Result<> Checkpointer::run(bool clean_shutdown) {
   }
   std::scoped_lock guard(latch_);
   running_ = false;
+  at_work_.store(false, std::memory_order_relaxed);
   ++generation_;
   last_result_ = result;
   waiters_.wake_all();

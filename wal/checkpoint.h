@@ -29,6 +29,7 @@ class Checkpointer {
 
   // Runs one, or waits for the one that runs and returns its result. A clean shutdown always runs its own.
   Result<> run(bool clean_shutdown);
+  bool running() const { return at_work_.load(std::memory_order_relaxed); }  // a hint
   std::uint64_t done() const { return done_.load(std::memory_order_relaxed); }
 
  private:
@@ -43,6 +44,7 @@ class Checkpointer {
 
   Log::Impl& log_;
   std::atomic<std::uint64_t> done_{0};
+  std::atomic<bool> at_work_{false};
   runtime::SpinLatch latch_;  // guards what follows
   bool running_ = false;
   std::uint64_t generation_ = 0;

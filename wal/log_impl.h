@@ -19,6 +19,7 @@ struct Log::Impl {
   // reserve() for any purpose; the undo share is the caller's business.
   Result<Reservation> reserve(std::uint64_t bytes, std::uint32_t record_count, Purpose purpose);
   Result<> promise_undo(const TxnLog& txn, std::uint64_t bytes);
+  void slow_down();
   Result<> wait_for_ring(std::uint64_t bytes, Purpose purpose);
   Result<> wait_for_buffer(LogBuffer& buffer, std::uint64_t bytes, bool filled);
   void release(Reservation& reservation);

@@ -1,5 +1,6 @@
 // Room before records: reserve() and what a Reservation gives back.
 
+#include <algorithm>
 #include <utility>
 
 #include "common/assert.h"
@@ -9,6 +10,8 @@ namespace kelda::wal {
 namespace {
 
 constexpr runtime::TimeNs kConflictPollNs = 1'000'000;
+// The most that one reservation is slowed while a checkpoint is behind, and what is not worth a sleep.
+constexpr runtime::TimeNs kMaxDelayNs = 10'000'000, kMinDelayNs = 50'000;
 
 }  // namespace
 
@@ -68,6 +71,7 @@ Result<Log::Reservation> Log::Impl::reserve(std::uint64_t bytes, std::uint32_t r
   LogBuffer& buffer = buffer_of_this_core(out.buffer_);
   if (buffer_bytes > buffer.half_bytes()) return Error(Code::kTooLarge, "too many log records in one reservation");
   TRY(flush.health());
+  if (purpose == Purpose::kOrdinary && checkpointer.running()) slow_down();
   while (!space.promise(ring_bytes, purpose)) TRY(wait_for_ring(ring_bytes, purpose));
   bool filled = false;
   while (!buffer.try_reserve(buffer_bytes, filled)) {
@@ -81,6 +85,14 @@ Result<Log::Reservation> Log::Impl::reserve(std::uint64_t bytes, std::uint32_t r
   out.buffer_bytes_ = buffer_bytes;
   out.ring_bytes_ = ring_bytes;
   return out;
+}
+
+// Writers that outrun a checkpoint would all stop at the limit until it ends. The delay grows with the square of the way
+// to the limit: their rate sinks to what the checkpoint sustains, at milliseconds each instead of seconds at once.
+void Log::Impl::slow_down() {
+  const double pressure = std::min(space.pressure(), 1.0);
+  const auto delay = static_cast<runtime::TimeNs>(pressure * pressure * static_cast<double>(kMaxDelayNs));
+  if (delay >= kMinDelayNs) runtime::Core::current().sleep_until(runtime::now_ns() + delay);
 }
 
 Result<> Log::Impl::wait_for_ring(std::uint64_t bytes, Purpose purpose) {

@@ -87,6 +87,12 @@ void RingSpace::restart(std::uint64_t start, std::uint64_t head) {
   head_.store(head, std::memory_order_relaxed);
 }
 
+double RingSpace::pressure() const {
+  const std::uint64_t from = capacity_ / 16 * 6, to = limit(Purpose::kOrdinary);
+  const std::uint64_t now = promised_.load(std::memory_order_relaxed) + used();
+  return now <= from ? 0 : static_cast<double>(now - from) / static_cast<double>(to - from);
+}
+
 std::uint64_t RingSpace::used() const {
   // Start first: it only grows and stays below head, so the difference is never negative, at worst too large.
   const std::uint64_t start = start_.load(std::memory_order_acquire);

@@ -79,6 +79,8 @@ class RingSpace {
   std::uint64_t start() const { return start_.load(std::memory_order_relaxed); }
   std::uint64_t used() const;
   bool wants_checkpoint() const { return used() > capacity_ / 3; }
+  // 0 .. 1 while the ring fills from 3/8 to the ordinary limit: writers are slowed, so that none of them is stopped.
+  double pressure() const;
 
  private:
   static constexpr std::uint64_t kHeaderRoomBytes = 128;
