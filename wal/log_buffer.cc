@@ -23,29 +23,73 @@ Result<std::unique_ptr<LogBuffer>> LogBuffer::create(std::uint64_t half_bytes) {
   return buffer;
 }
 
+// Lies on the stack of the waiting fiber, which may be gone as soon as the answer is stored.
+struct LogBuffer::RoomWaiter {
+  enum class Answer : std::uint8_t { kNone, kPromised, kTryAgain };
+  runtime::Fiber* fiber;
+  std::uint64_t bytes;
+  RoomWaiter* next = nullptr;
+  std::atomic<Answer> answer{Answer::kNone};
+
+  void give(Answer a) {
+    runtime::Fiber& woken = *fiber;
+    answer.store(a, std::memory_order_release);
+    runtime::Core::unpark(woken);
+  }
+};
+
 bool LogBuffer::try_reserve(std::uint64_t bytes, bool& filled) {
   std::scoped_lock guard(latch_);
   filled = filled_.load(std::memory_order_relaxed) > 0;
-  if (!fits(bytes)) return false;
+  if (waiters_head_ != nullptr || !fits(bytes)) return false;
   reserved_ += bytes;
   return true;
 }
 
-void LogBuffer::wait_for_room(std::uint64_t bytes, FunctionRef<bool()> give_up) {
-  std::scoped_lock guard(latch_);
-  if (!fits(bytes) && !give_up()) room_.wait(latch_);
+bool LogBuffer::wait_for_room(std::uint64_t bytes, FunctionRef<bool()> give_up) {
+  runtime::Core& core = runtime::Core::current();
+  RoomWaiter self{&core.current_fiber(), bytes, nullptr, {}};
+  {
+    std::scoped_lock guard(latch_);
+    if (waiters_head_ == nullptr && fits(bytes)) {
+      reserved_ += bytes;
+      return true;
+    }
+    if (give_up()) return false;
+    (waiters_tail_ != nullptr ? waiters_tail_->next : waiters_head_) = &self;
+    waiters_tail_ = &self;
+  }
+  while (self.answer.load(std::memory_order_acquire) == RoomWaiter::Answer::kNone) core.park();
+  return self.answer.load(std::memory_order_relaxed) == RoomWaiter::Answer::kPromised;
+}
+
+// Latch held.
+void LogBuffer::promise_to_waiters() {
+  while (waiters_head_ != nullptr && fits(waiters_head_->bytes)) {
+    RoomWaiter* const first = waiters_head_;
+    waiters_head_ = first->next;
+    if (waiters_head_ == nullptr) waiters_tail_ = nullptr;
+    reserved_ += first->bytes;
+    first->give(RoomWaiter::Answer::kPromised);
+  }
 }
 
 void LogBuffer::wake_all() {
   std::scoped_lock guard(latch_);
-  room_.wake_all();
+  while (waiters_head_ != nullptr) {
+    RoomWaiter* const first = waiters_head_;
+    waiters_head_ = first->next;
+    first->give(RoomWaiter::Answer::kTryAgain);
+  }
+  waiters_tail_ = nullptr;
 }
 
-void LogBuffer::give_back(std::uint64_t bytes) {
+bool LogBuffer::give_back(std::uint64_t bytes) {
   std::scoped_lock guard(latch_);
   KELDA_ASSERT(reserved_ >= bytes);
   reserved_ -= bytes;
-  if (!room_.empty()) room_.wake_all();
+  promise_to_waiters();
+  return waiters_head_ != nullptr;
 }
 
 Lsn LogBuffer::append(const RecordSpec& spec, const bufferpool::BufferPool& pool, std::uint64_t bytes,
@@ -84,7 +128,7 @@ Captured LogBuffer::capture() {
   active_ ^= 1;
   filled_.store(0, std::memory_order_relaxed);
   record_count_ = 0;
-  if (!room_.empty()) room_.wake_all();
+  promise_to_waiters();
   return out;
 }
 

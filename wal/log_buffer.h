@@ -36,13 +36,14 @@ class LogBuffer {
 
   std::uint64_t half_bytes() const { return half_bytes_; }
 
-  // Promises room. False if there is none now; then `filled` tells whether a flush would make some.
+  // Promises room. False if there is none now, or others have waited longer; `filled` tells whether a flush would make some.
   bool try_reserve(std::uint64_t bytes, bool& filled);
-  // Parks until something was captured or given back, unless there is room or `give_up` (asked under the latch); may
-  // return early. wake_all() after give_up's answer changed.
-  void wait_for_room(std::uint64_t bytes, FunctionRef<bool()> give_up);
+  // Parks until room was promised (true), first come first served: newcomers do not overtake, or a busy buffer would keep
+  // some waiting for long. False: try again, after `give_up` (asked under the latch) or wake_all().
+  bool wait_for_room(std::uint64_t bytes, FunctionRef<bool()> give_up);
   void wake_all();
-  void give_back(std::uint64_t bytes);
+  // True if somebody still waits, so that another flush is wanted.
+  bool give_back(std::uint64_t bytes);
 
   // Copies the record in and returns its LSN, taken from `next`.
   Lsn append(const RecordSpec& spec, const bufferpool::BufferPool& pool, std::uint64_t bytes, std::atomic<std::uint64_t>& next);
@@ -62,7 +63,9 @@ class LogBuffer {
   std::uint64_t appended_bytes() const { return appended_bytes_.load(std::memory_order_relaxed); }
 
  private:
+  struct RoomWaiter;
   LogBuffer() = default;
+  void promise_to_waiters();
   bool fits(std::uint64_t bytes) const { return filled_.load(std::memory_order_relaxed) + reserved_ + bytes <= half_bytes_; }
 
   runtime::SpinLatch latch_;
@@ -77,7 +80,8 @@ class LogBuffer {
   std::atomic<std::uint64_t> appended_records_{0}, appended_bytes_{0};
   // Keys by tree that this buffer's records added or removed: the tree's count is the sum over all buffers.
   std::unordered_map<std::uint64_t, std::int64_t> counts_;
-  runtime::WaitQueue room_;
+  RoomWaiter* waiters_head_ = nullptr;
+  RoomWaiter* waiters_tail_ = nullptr;
 };
 
 }  // namespace kelda::wal

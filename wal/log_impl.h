@@ -21,7 +21,7 @@ struct Log::Impl {
   Result<> promise_undo(const TxnLog& txn, std::uint64_t bytes);
   void slow_down();
   Result<> wait_for_ring(std::uint64_t bytes, Purpose purpose);
-  Result<> wait_for_buffer(LogBuffer& buffer, std::uint64_t bytes, bool filled);
+  Result<> reserve_in(LogBuffer& buffer, std::uint64_t bytes);
   void release(Reservation& reservation);
 
   // Appends; keeps the transaction's undo entries and LSNs in step.

@@ -73,12 +73,9 @@ Result<Log::Reservation> Log::Impl::reserve(std::uint64_t bytes, std::uint32_t r
   TRY(flush.health());
   if (purpose == Purpose::kOrdinary && checkpointer.running()) slow_down();
   while (!space.promise(ring_bytes, purpose)) TRY(wait_for_ring(ring_bytes, purpose));
-  bool filled = false;
-  while (!buffer.try_reserve(buffer_bytes, filled)) {
-    if (auto waited = wait_for_buffer(buffer, buffer_bytes, filled); !waited) {
-      space.take_back(ring_bytes);
-      return std::move(waited).error();
-    }
+  if (auto room = reserve_in(buffer, buffer_bytes); !room) {
+    space.take_back(ring_bytes);
+    return std::move(room).error();
   }
   if (buffer.filling() && !write_wanted.is_set()) write_wanted.set();
   out.log_ = this;
@@ -109,16 +106,23 @@ Result<> Log::Impl::wait_for_ring(std::uint64_t bytes, Purpose purpose) {
 
 // With a writer in the background a full buffer waits only for its capture: the caller goes on while the batch is on its
 // way to the device.
-Result<> Log::Impl::wait_for_buffer(LogBuffer& buffer, std::uint64_t bytes, bool filled) {
-  TRY(flush.health());
-  if (filled && !writer_running.load(std::memory_order_acquire)) return flush.wait_all();
-  if (filled) write_wanted.set();
-  buffer.wait_for_room(bytes, [&] { return flush.failed() || (filled && !writer_running.load(std::memory_order_acquire)); });
+Result<> Log::Impl::reserve_in(LogBuffer& buffer, std::uint64_t bytes) {
+  bool filled = false;
+  while (!buffer.try_reserve(bytes, filled)) {
+    TRY(flush.health());
+    const auto nobody_flushes = [&] { return flush.failed() || (filled && !writer_running.load(std::memory_order_acquire)); };
+    if (filled && nobody_flushes()) {
+      TRY(flush.wait_all());
+      continue;
+    }
+    if (filled) write_wanted.set();
+    if (buffer.wait_for_room(bytes, nobody_flushes)) break;
+  }
   return {};
 }
 
 void Log::Impl::release(Reservation& reservation) {
-  buffers[reservation.buffer_]->give_back(reservation.buffer_bytes_);
+  if (buffers[reservation.buffer_]->give_back(reservation.buffer_bytes_)) write_wanted.set();
   space.take_back(reservation.ring_bytes_);
   if (reservation.undo_bytes_ > 0) space.take_back_undo_promise(reservation.undo_bytes_);
   reservation.log_ = nullptr;
