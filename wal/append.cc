@@ -32,11 +32,10 @@ Lsn Log::append_abort(Reservation& reservation, TxnLog& txn) {
 Lsn Log::Impl::append_plain(Reservation& reservation, const RecordSpec& spec, bool locked) {
   const std::uint64_t bytes = encoded_bytes(spec);
   KELDA_ASSERT(reservation.log_ == this && bytes <= reservation.buffer_bytes_);
-  // The promise of the ring stays with the record until its batch is written.
-  const std::uint64_t ring_bytes = bytes + space.record_overhead();
-  KELDA_ASSERT(ring_bytes <= reservation.ring_bytes_);
+  // The promise of the ring stays with the record until its batch is written; the overhead goes back with the rest.
+  KELDA_ASSERT(bytes <= reservation.ring_bytes_);
   reservation.buffer_bytes_ -= bytes;
-  reservation.ring_bytes_ -= ring_bytes;
+  reservation.ring_bytes_ -= bytes;
   LogBuffer& buffer = *buffers[reservation.buffer_];
   return locked ? buffer.append_locked(spec, pool, bytes, next) : buffer.append(spec, pool, bytes, next);
 }

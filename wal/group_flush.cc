@@ -150,7 +150,7 @@ Result<> GroupFlush::write(const Batch& batch) {
   std::memcpy(&previous_checksum_, staging_.get(), sizeof previous_checksum_);
   restart_lsn_ = 0;
   ++sequence_;
-  space_.written(position, bytes, batch.records_bytes + header.record_count * space_.record_overhead());
+  space_.written(position, bytes, batch.records_bytes);
   if (space_.wants_checkpoint() && !checkpoint_wanted_.is_set()) checkpoint_wanted_.set();
   if (wants_warmth() && !write_wanted_.is_set()) write_wanted_.set();
   return {};

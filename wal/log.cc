@@ -21,7 +21,7 @@ static_assert(kMaxReserveBytes + 8 * kRecordOverheadBytes <= kMinHalfBytes);
 
 Sizes choose_sizes(std::uint64_t ring_bytes, std::uint32_t block_bytes, const LogOptions& options) {
   const std::uint64_t unit = std::max<std::uint64_t>(kBatchUnitBytes, block_bytes);
-  const std::uint64_t all = round_down(std::min(ring_bytes / 8, kMaxBatchBytes) - 2 * unit, kPageBytes);
+  const std::uint64_t all = round_down(std::min(ring_bytes / 8, kMaxBatchBytes) - 4 * unit, kPageBytes);
   const auto count = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(options.buffer_count, 1, all / kMinHalfBytes));
   const std::uint64_t most = round_down(all / count, kPageBytes);
   const std::uint64_t half = std::clamp(round_up(options.buffer_bytes_per_core / 2, kPageBytes), kMinHalfBytes, most);

@@ -66,7 +66,7 @@ Result<Log::Reservation> Log::Impl::reserve(std::uint64_t bytes, std::uint32_t r
   const bool foreground = purpose == Purpose::kOrdinary || purpose == Purpose::kRollBack;
   if (foreground && closed.load(std::memory_order_relaxed)) return Error(Code::kClosed, "the log was shut down");
   const std::uint64_t buffer_bytes = bytes + record_count * kRecordOverheadBytes;
-  const std::uint64_t ring_bytes = buffer_bytes + record_count * space.record_overhead();
+  const std::uint64_t ring_bytes = buffer_bytes + record_count * space.batch_overhead();
   Reservation out;
   LogBuffer& buffer = buffer_of_this_core(out.buffer_);
   if (buffer_bytes > buffer.half_bytes()) return Error(Code::kTooLarge, "too many log records in one reservation");

@@ -18,7 +18,7 @@ static_assert(kPromisedShare + kCheckpointShare <= 16 - kSkip - kCheckpointShare
 RingSpace::RingSpace(std::uint64_t capacity_bytes, std::uint64_t unit_bytes, std::uint64_t buffered_bytes)
     : capacity_(capacity_bytes), unit_(unit_bytes), max_batch_(round_up(buffered_bytes + kHeaderRoomBytes, unit_bytes)) {
   KELDA_ASSERT(capacity_ >= kMinRingBytes && capacity_ % unit_ == 0 && unit_ % kBatchUnitBytes == 0);
-  KELDA_ASSERT(max_batch_ <= capacity_ / 16 * kSkip && max_batch_ <= kMaxBatchBytes);
+  KELDA_ASSERT(max_batch_ + 2 * batch_overhead() <= capacity_ / 16 * kSkip && max_batch_ <= kMaxBatchBytes);
 }
 
 std::uint64_t RingSpace::limit(Purpose purpose) const {

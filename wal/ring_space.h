@@ -2,14 +2,17 @@
 //
 // Positions are monotone byte positions; modulo the capacity C they are offsets in the ring.
 //     used      = head - start       batches from the redo point on, with padding and skipped ends of the ring
-//     promised  = room of live reservations + records in the buffers, each record with the overhead of a batch of its own
+//     promised  = room of live reservations, with the overhead O of a batch of its own for each record
+//                 + bytes of the records in the buffers and in the batch that is being written
 //     undo      = bytes that copying the undo entries of all open transactions takes, and what reservations may add
 //
-// A batch costs its records, a header and padding: at most kBatchOverheadBytes more than the records, and it holds at
-// least one. So writing a batch never raises used + promised, except by the end of the ring it skips (at most W, the
-// largest batch; at most one such skip lies between start and head that was not there at the grant, so W is kept free).
+// A batch costs its records, a header and padding: at most O more than the records. All records in the buffers go into
+// the next batch, so beside the reservations there are at most two batches whose O is in nobody's promise: the next and
+// the one being written. Hence used + promised + 2 O never rises but by grants, and by the end of the ring that a batch
+// skips: at most W - 2 O, the largest batch, and at most one skip lies between start and head that was not there at the
+// grant. W is kept free.
 //
-// Shares of C:   W <= C/8    skip at the ring's end
+// Shares of C:   W  = C/8    skip at the ring's end, and 2 O
 //                K  = C/4    what one checkpoint appends: undo copies (undo <= 3/16 C, times 1.08 for headers and batch
 //                            overhead) and tree counts
 //                R  = C/16   for the checkpoint inside recovery after a crash late in a checkpoint
@@ -47,8 +50,8 @@ class RingSpace {
   std::uint64_t capacity() const { return capacity_; }
   std::uint64_t unit() const { return unit_; }
   std::uint64_t max_batch_bytes() const { return max_batch_; }
-  // What a record adds to the ring at most beyond its own bytes.
-  std::uint64_t record_overhead() const { return unit_ + kHeaderRoomBytes; }
+  // O: what a batch adds to the ring beyond its records, at most.
+  std::uint64_t batch_overhead() const { return unit_ + kHeaderRoomBytes; }
 
   // True if granted; room is given back with take_back(), or becomes a batch with written().
   bool promise(std::uint64_t bytes, Purpose purpose);
