@@ -1,5 +1,6 @@
 // A key change in a leaf: one record with its logical undo.
 #include "btree/tree_steps.h"
+#include "common/assert.h"
 
 namespace kelda::btree {
 
@@ -64,6 +65,7 @@ class LeafStep {
     const std::size_t used_before = node_.used_bytes();
     const Lsn lsn = log(reservation);
     apply();
+    KELDA_DEBUG_ASSERT(check_node(node_).has_value());
     leaf_.mark_dirty(lsn);
     outcome.leaf_used_bytes = node_.used_bytes();
     outcome.shrunk_bytes = static_cast<std::int64_t>(used_before) - static_cast<std::int64_t>(outcome.leaf_used_bytes);

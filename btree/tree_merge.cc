@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "btree/tree_steps.h"
+#include "common/assert.h"
 
 namespace kelda::btree {
 
@@ -116,6 +117,7 @@ class MergeStep {
     const Lsn lsn = append(changes, space);
     merge_right(left.data(), NodeView(right.data()));
     remove_cell(parent.data(), pair.right_index - 1);
+    KELDA_DEBUG_ASSERT(check_node(NodeView(parent.data())) && check_node(NodeView(left.data())));
     parent.mark_dirty(lsn);
     left.mark_dirty(lsn);
     space.finish(lsn);

@@ -116,6 +116,7 @@ class SplitStep {
     const Lsn lsn = append(changes);
     insert_cell(parent.data(), path_.child_index, suffix, kChildBytes, child);
     truncate_node(node.data(), split.keep, separator);
+    KELDA_DEBUG_ASSERT(check_node(NodeView(parent.data())) && check_node(NodeView(node.data())) && check_node(NodeView(right.data())));
     parent.mark_dirty(lsn);
     node.mark_dirty(lsn);
     right.mark_dirty(lsn);

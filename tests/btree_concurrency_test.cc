@@ -161,6 +161,37 @@ TEST(BtreeConcurrency, SimulatedOrders) {
   }
 }
 
+// Far more writers of large values than frames for all of them: everybody gets through.
+TEST(BtreeConcurrency, LargeValuesOnFewFrames) {
+  constexpr unsigned kFibers = 60;
+  auto disk = new_disk(128_MiB, 8_MiB);
+  disk->set_plan({.delay_min_ns = 1'000, .delay_max_ns = 50'000});
+  const auto ran = runtime::run_simulated({.seed = 3, .core_count = 4, .max_steps = 50'000'000}, [&](runtime::Runtime& runtime) {
+    auto db = Db::open(*disk, {.frames = 256});
+    if (!db) return 1;
+    runtime::Completion done;
+    done.add(kFibers);
+    for (unsigned f = 0; f < kFibers; ++f) {
+      EXPECT_TRUE(runtime.core(f % 4).spawn_remote([&, f] {
+        for (unsigned i = 0; i < 4; ++i) {
+          Txn txn(**db);
+          const std::string key = key_of(f, i % 2), value(100'000 + f, static_cast<char>('a' + i));
+          ASSERT_OK((*db)->tree().put(txn.txn, as_bytes(key), as_bytes(value)));
+          ASSERT_OK(txn.commit());
+        }
+        done.done();
+      }, {.stack_bytes = 256 * 1024}).has_value());
+    }
+    done.wait();
+    const auto report = (*db)->check();
+    EXPECT_TRUE(report.has_value() && report->keys == 2 * kFibers && report->overflow_pages == 2 * kFibers * 26);
+    db->reset();
+    return 0;
+  });
+  ASSERT_TRUE(ran.has_value()) << ran.error().to_string();
+  ASSERT_EQ(*ran, 0);
+}
+
 void on_real_cores(const Plan& plan, std::uint64_t seed) {
   Shared shared(plan, new_disk(128_MiB, 8_MiB));
   const auto cores = std::min(4u, std::max(2u, runtime::process_platform().cpu_count()));
