@@ -1,32 +1,60 @@
 // EXEC: the queued commands in one transaction. A command that fails for the user's fault reports its error and is
 // undone alone (a savepoint); one that meets a conflict makes the whole start again.
-#include <algorithm>
+#include <array>
 
 #include "server/client.h"
 #include "server/command_keys.h"
 
 namespace kelda::server {
 
-Result<> Client::lock_for_queue() {
-  // Every key is locked first, in one order for all clients, so that two EXECs never wait for each other in a circle.
-  // Commands that walk a whole tree take their lock when they come to it.
-  std::vector<std::vector<std::string_view>> by_db(kDatabaseCount);
-  for (const WatchSet::Key& watched : watches.keys()) by_db[watched.db].push_back(watched.key);
-  std::uint32_t current = db;
-  bool wants_keys = !watches.keys().empty();
-  for (const QueuedCommand& queued : multi.queue) {
-    const auto args = queued.args();
-    if (queued.command().name == "select") current = database_index(args[1]).value_or(current);
-    if ((queued.command().flags & kWrite) == 0) continue;
-    for (const std::string_view key : keys_of(queued.command(), args)) {
-      // A key that is too long fails in its own command.
-      if (key.size() <= kMaxKeyBytes) by_db[current].push_back(key);
-      wants_keys = true;
+namespace {
+
+// What a queue will need of one database.
+struct Needs {
+  bool walks = false, writes = false, empties = false;
+  std::vector<std::string_view> keys;  // to be written, or watched
+
+  // A lock on the whole that is shared first and exclusive later could deadlock.
+  bool whole() const { return walks || empties; }
+  bool exclusive() const { return empties || (walks && (writes || !keys.empty())); }
+};
+using AllNeeds = std::array<Needs, kDatabaseCount>;
+
+void add_needs(const QueuedCommand& queued, std::uint32_t& db, AllNeeds& needs) {
+  const Command& command = queued.command();
+  const auto args = queued.args();
+  if (command.name == "select") db = database_index(args[1]).value_or(db);
+  const bool writes = (command.flags & kWrite) != 0;
+  if ((command.flags & kWholeTree) != 0) {
+    const bool all = command.name == "flushall";
+    for (std::uint32_t i = 0; i < kDatabaseCount; ++i) {
+      if (!all && i != db) continue;
+      (writes ? needs[i].empties : needs[i].walks) = true;
     }
   }
-  if (!wants_keys) return {};
+  if (!writes) return;
+  needs[db].writes = true;
+  for (const std::string_view key : keys_of(command, args)) {
+    // A key that is too long fails in its own command.
+    if (key.size() <= kMaxKeyBytes) needs[db].keys.push_back(key);
+  }
+}
+
+}  // namespace
+
+// Everything is locked first, databases before keys and each in one order for all clients, so that two EXECs never wait
+// for each other in a circle.
+Result<> Client::lock_for_queue() {
+  AllNeeds needs;
+  for (const WatchSet::Key& watched : watches.keys()) needs[watched.db].keys.push_back(watched.key);
+  std::uint32_t current = db;
+  for (const QueuedCommand& queued : multi.queue) add_needs(queued, current, needs);
   for (std::uint32_t index = 0; index < kDatabaseCount; ++index) {
-    if (!by_db[index].empty()) TRY(keys.lock(index, by_db[index]));
+    if (needs[index].whole()) TRY(keys.lock_database(index, needs[index].exclusive()));
+  }
+  for (std::uint32_t index = 0; index < kDatabaseCount; ++index) {
+    const Needs& need = needs[index];
+    if (!need.exclusive() && !need.keys.empty()) TRY(keys.lock(index, need.keys));
   }
   return {};
 }

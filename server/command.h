@@ -28,7 +28,7 @@ enum CommandFlag : std::uint32_t {
   kImmediate = 1 << 6,    // carried out, not queued, between MULTI and EXEC
   kTransaction = 1 << 7,  // runs in a transaction of its own when it is not part of EXEC
   kAtomicRead = 1 << 8,   // as kTransaction, when it names more than one key
-  kMovableKeys = 1 << 9,
+  kWholeTree = 1 << 9,    // walks or empties a database, and so locks all of it
 };
 
 struct Command {

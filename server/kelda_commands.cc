@@ -101,7 +101,7 @@ Result<> checkpoint(Call& call) {
 }
 
 constexpr Command kCommands[] = {
-    {"kelda.range", -3, kReadonly | kTransaction, 0, 0, 0, range, "kelda", "0.1.0",
+    {"kelda.range", -3, kReadonly | kTransaction | kWholeTree, 0, 0, 0, range, "kelda", "0.1.0",
      "Return keys and values of a range of keys, in order", "start end [LIMIT count] [REV]"},
     {"kelda.checkpoint", 1, kAdmin | kNoMulti, 0, 0, 0, checkpoint, "kelda", "0.1.0",
      "Write all changed pages to the disk, so that the next start has nothing to recover", ""},

@@ -60,6 +60,11 @@ Result<> KeyAccess::roll_back_to(const Savepoint& savepoint) {
   return transaction_->roll_back_to(savepoint.engine);
 }
 
+Result<> KeyAccess::lock_database(std::uint32_t db, bool exclusive) {
+  KeySpace* space = TRY(keyspace_.find_or_create(db));
+  return transaction_->lock_tree(space->data, exclusive);
+}
+
 Result<> KeyAccess::lock(std::uint32_t db, std::span<const std::string_view> keys) {
   KeySpace* space = TRY(keyspace_.find_or_create(db));
   std::vector<std::string_view> stored;

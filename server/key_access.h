@@ -42,6 +42,8 @@ class KeyAccess {
   Result<Savepoint> savepoint();
   Result<> roll_back_to(const Savepoint& savepoint);
 
+  // Locks the whole database: against changes, or (exclusive) against everything.
+  Result<> lock_database(std::uint32_t db, bool exclusive);
   // Locks the keys for writing, in an order that cannot deadlock.
   Result<> lock(std::uint32_t db, std::span<const std::string_view> keys);
 

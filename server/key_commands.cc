@@ -135,8 +135,9 @@ constexpr Command kCommands[] = {
      "Write the value of one key to another, also of another database",
      "source destination [DB destination-db] [REPLACE]"},
     {"dbsize", 1, kReadonly | kFast, 0, 0, 0, dbsize, "server", "1.0.0", "How many keys the database holds", ""},
-    {"flushdb", -1, kWriting, 0, 0, 0, flushdb, "server", "1.0.0", "Empty the database", "[ASYNC|SYNC]"},
-    {"flushall", -1, kWriting, 0, 0, 0, flushall, "server", "1.0.0", "Empty all databases", "[ASYNC|SYNC]"},
+    {"flushdb", -1, kWriting | kWholeTree, 0, 0, 0, flushdb, "server", "1.0.0", "Empty the database", "[ASYNC|SYNC]"},
+    {"flushall", -1, kWriting | kWholeTree, 0, 0, 0, flushall, "server", "1.0.0", "Empty all databases",
+     "[ASYNC|SYNC]"},
 };
 
 }  // namespace

@@ -185,10 +185,10 @@ Result<> randomkey(Call& call) {
 }
 
 constexpr Command kCommands[] = {
-    {"keys", 2, kReadonly, 0, 0, 0, keys, "generic", "1.0.0", "The keys that match a pattern", "pattern"},
-    {"scan", -2, kReadonly, 0, 0, 0, scan, "generic", "2.8.0", "Some of the keys, and a cursor with which to go on",
-     "cursor [MATCH pattern] [COUNT count] [TYPE type]"},
-    {"randomkey", 1, kReadonly | kTransaction, 0, 0, 0, randomkey, "generic", "1.0.0", "Some key", ""},
+    {"keys", 2, kReadonly | kWholeTree, 0, 0, 0, keys, "generic", "1.0.0", "The keys that match a pattern", "pattern"},
+    {"scan", -2, kReadonly | kWholeTree, 0, 0, 0, scan, "generic", "2.8.0",
+     "Some of the keys, and a cursor with which to go on", "cursor [MATCH pattern] [COUNT count] [TYPE type]"},
+    {"randomkey", 1, kReadonly | kTransaction | kWholeTree, 0, 0, 0, randomkey, "generic", "1.0.0", "Some key", ""},
 };
 
 }  // namespace

@@ -101,6 +101,31 @@ TEST(ServerEngine, ReadersSeeWholeTransactions) {
   });
 }
 
+// Some write, some walk, some do both, some empty everything: nobody waits in a circle.
+TEST(ServerEngine, TransactionsOnWholeDatabasesGetThrough) {
+  on_cores(2, [](runtime::Runtime& runtime) {
+    Served served(blank_disk());
+    std::atomic<int> refused{0};
+    in_parallel(runtime, 5, [&](std::uint32_t i) {
+      TestClient client(served.state);
+      for (int round = 0; round < 40; ++round) {
+        client("MULTI");
+        client("SET k" + std::to_string(i) + ":" + std::to_string(round % 10) + " v");
+        if (round % 3 == 0) client("KELDA.RANGE - + LIMIT 5");
+        if (round % 3 == 1) client("KEYS k1:*");
+        if (round % 20 == 7) client("FLUSHDB");
+        if (round % 20 == 9) client("FLUSHALL");
+        client("INCR shared");
+        if (client("EXEC")[0] != '*') ++refused;
+        if (client("KELDA.RANGE - + LIMIT 3")[0] != '*') ++refused;
+      }
+    });
+    EXPECT_EQ(refused.load(), 0);
+    EXPECT_LT(served.state.stats.total(Counter::kTransactionRetries), 100u);
+    EXPECT_TRUE(served.opened.db->close());
+  });
+}
+
 // A key that is written again just as it expires must never be taken by the reclaimer.
 TEST(ServerEngine, TheReclaimerTakesOnlyWhatHasExpired) {
   on_cores(2, [](runtime::Runtime& runtime) {
