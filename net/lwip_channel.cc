@@ -155,7 +155,7 @@ Result<> Channel::write(std::span<const Bytes> pieces, TimeNs deadline_ns) {
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     Bytes data = pieces[i];
     while (!data.empty()) {
-      if (shut_ || reset_) return Error(Code::kClosed);
+      if (shut_ || reset_ || finishing_) return Error(Code::kClosed);
       const std::size_t count = write_some(data, i + 1 < pieces.size());
       data = data.subspan(count);
       if (count > 0) continue;
@@ -183,6 +183,14 @@ Result<> Channel::wait_connected(TimeNs deadline_ns) {
   return {};
 }
 
+void Channel::finish_writing() {
+  std::unique_lock lock(latch_);
+  if (std::exchange(finishing_, true)) return;
+  if (!on_stack_core()) return post_locked();
+  lock.unlock();
+  service();
+}
+
 void Channel::shut_down() {
   std::unique_lock lock(latch_);
   if (shut_) return;
@@ -205,18 +213,31 @@ void Channel::release() {
 // ---- the stack's core
 
 void Channel::service() {
-  bool close;
   {
     std::scoped_lock lock(latch_);
     if (pcb_ != nullptr) open_window(std::exchange(consumed_bytes_, 0));
     push_ring();
-    close = (shut_ || released_) && unsent_.empty();
   }
-  if (pcb_ != nullptr) {
-    tcp_output(pcb_);
-    if (close) close_pcb();
-  }
+  if (pcb_ != nullptr) tcp_output(pcb_);
+  take_leave();
   delete_if_done();
+}
+
+// Once everything is sent: ends our direction, or, when the other one has ended too or nobody cares for it, all. lwIP
+// forgets a connection that both sides have ended without a word, so the pcb must not be kept then.
+void Channel::take_leave() {
+  bool close, finish;
+  {
+    std::scoped_lock lock(latch_);
+    if (pcb_ == nullptr || !unsent_.empty()) return;
+    close = shut_ || released_ || (finishing_ && end_of_stream_);
+    finish = finishing_ && !finished_;
+  }
+  if (close) {
+    close_pcb();
+  } else if (finish) {
+    finished_ = tcp_shutdown(pcb_, 0, 1) == ERR_OK;  // else again at the next poll
+  }
 }
 
 // Under the latch. Moves what other cores queued into lwIP, as far as it takes it.
@@ -307,7 +328,9 @@ void Channel::on_connected() {
 // ---- lwIP's callbacks
 
 err_t Channel::on_receive(void* self, tcp_pcb*, pbuf* data, err_t) {
-  static_cast<Channel*>(self)->receive(data);
+  auto& channel = *static_cast<Channel*>(self);
+  channel.receive(data);
+  if (data == nullptr) channel.take_leave();
   return ERR_OK;
 }
 
@@ -339,22 +362,21 @@ err_t Channel::on_poll(void* self, tcp_pcb* pcb) {
   return ERR_ABRT;
 }
 
-// Moves queued data on and finishes a close that waited for it. True while a closed connection still has data to send;
-// the channel may be gone when it returns false.
+// Moves queued data on and does what waited for that. True while a connection that is being closed still has data to
+// send; the channel may be gone when it returns false.
 bool Channel::make_progress() {
-  bool leaving, drained;
   {
     std::scoped_lock lock(latch_);
     push_ring();
     writer_.wake_one();
-    leaving = shut_ || released_;
-    drained = unsent_.empty();
   }
-  if (!leaving) return false;
-  if (!drained) return true;
-  close_pcb();
-  delete_if_done();
-  return false;
+  take_leave();
+  if (pcb_ == nullptr) {
+    delete_if_done();
+    return false;
+  }
+  std::scoped_lock lock(latch_);
+  return shut_ || released_;
 }
 
 void Channel::on_error(void* self, err_t) {

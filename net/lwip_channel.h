@@ -42,6 +42,7 @@ class Channel : public runtime::Message {
   Result<std::size_t> read(MutableBytes out, runtime::TimeNs deadline_ns);
   Result<> write(std::span<const Bytes> pieces, runtime::TimeNs deadline_ns);
   Result<> wait_connected(runtime::TimeNs deadline_ns);
+  void finish_writing();
   void shut_down();
   // The Connection goes; from any core. The channel must not be touched afterwards.
   void release();
@@ -71,6 +72,7 @@ class Channel : public runtime::Message {
   std::size_t send_room() const;
   void open_window(std::size_t bytes);
   void close_pcb();
+  void take_leave();
   void delete_if_done();
   bool make_progress();
 
@@ -107,6 +109,8 @@ class Channel : public runtime::Message {
   bool connected_;
   bool end_of_stream_ = false;
   bool reset_ = false;              // by the peer, by a time-out, by the stack
+  bool finishing_ = false;          // our side writes no more
+  bool finished_ = false;           // and lwIP has been told so
   bool shut_ = false;               // by our side
   bool released_ = false;
   runtime::WaitQueue reader_, writer_;

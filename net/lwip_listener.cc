@@ -21,6 +21,7 @@ class LwipConnection : public Connection {
   Result<> write(std::span<const Bytes> pieces, runtime::TimeNs deadline_ns) override {
     return channel_.write(pieces, deadline_ns);
   }
+  void finish_writing() override { channel_.finish_writing(); }
   void shut_down() override { channel_.shut_down(); }
   std::string peer() const override { return channel_.peer().to_string(); }
 

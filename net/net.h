@@ -32,6 +32,8 @@ class Connection {
   // All of it, or an error: kClosed, or kTimeout, after which nobody knows how much the peer got: close it then.
   virtual Result<> write(std::span<const Bytes> pieces, runtime::TimeNs deadline_ns = runtime::kNever) = 0;
   Result<> write(Bytes data, runtime::TimeNs deadline_ns = runtime::kNever) { return write({&data, 1}, deadline_ns); }
+  // No write() follows: the peer reads the end of the stream after what was written. Reading goes on.
+  virtual void finish_writing() = 0;
   // Makes pending and later calls of this connection return kClosed; from any fiber of its core. Idempotent.
   virtual void shut_down() = 0;
   virtual std::string peer() const = 0;  // "127.0.0.1:4711"

@@ -115,6 +115,7 @@ class Pipe : public PipeConnection {
     return {};
   }
 
+  void finish_writing() override { end_writing(); }
   void shut_down() override { leave(); }
   std::string peer() const override { return peer_; }
 
@@ -148,14 +149,16 @@ class Pipe : public PipeConnection {
     }
   }
 
+  void end_writing() {
+    std::scoped_lock lock(out_->latch);
+    if (!out_->ended) out_->end_arrives_ns = out_->arrival();
+    out_->ended = true;
+    out_->wake_all();
+  }
+
   // The other side still reads what was written (N3); what it writes from now on is refused.
   void leave() {
-    {
-      std::scoped_lock lock(out_->latch);
-      if (!out_->ended) out_->end_arrives_ns = out_->arrival();
-      out_->ended = true;
-      out_->wake_all();
-    }
+    end_writing();
     std::scoped_lock lock(in_->latch);
     in_->refused = true;
     in_->wake_all();

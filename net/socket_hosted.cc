@@ -178,6 +178,8 @@ Result<> SocketConnection::write(std::span<const Bytes> pieces, runtime::TimeNs 
   return {};
 }
 
+void SocketConnection::finish_writing() { ::shutdown(socket_.get(), SHUT_WR); }
+
 // The kernel ends what is in flight: a receive with 0, a send with EPIPE.
 void SocketConnection::shut_down() {
   shut_ = true;

@@ -47,6 +47,7 @@ class SocketConnection : public Connection {
 
   Result<std::size_t> read(MutableBytes out, runtime::TimeNs deadline_ns) override;
   Result<> write(std::span<const Bytes> pieces, runtime::TimeNs deadline_ns) override;
+  void finish_writing() override;
   void shut_down() override;
   std::string peer() const override { return peer_.to_string(); }
 

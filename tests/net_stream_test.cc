@@ -195,6 +195,29 @@ TEST_P(Stream, DataWrittenBeforeTheEndIsDelivered) {
   });
 }
 
+TEST_P(Stream, OneDirectionMayEndBeforeTheOther) {
+  run(2, [](runtime::Runtime& runtime, Network& network) {
+    auto listener = std::move(*network.listen("127.0.0.1:0", 2));
+    for (std::uint32_t core = 0; core < 2; ++core) {
+      runtime::Completion served;
+      served.add();
+      auto client = std::move(*network.connect(listener->local(), now_ns() + kPatience));
+      ASSERT_TRUE(runtime.core(core).spawn_remote([&] {
+        auto connection = std::move(*listener->accept());
+        EXPECT_EQ(read_up_to(*connection, 1000), "all of the question");
+        EXPECT_TRUE(connection->write(as_bytes("all of the answer")));
+        connection.reset();
+        served.done();
+      }));
+      ASSERT_TRUE(client->write(as_bytes("all of the question")));
+      client->finish_writing();
+      EXPECT_EQ(read_up_to(*client, 1000), "all of the answer");
+      served.wait();
+    }
+    listener->close();
+  });
+}
+
 TEST_P(Stream, ReadTimesOutAndGoesOn) {
   run(1, [](auto&, Network& network) {
     Pair pair = connect_pair(network);

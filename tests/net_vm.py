@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""net_vm.py NET_ECHO passt|tap [SCENARIO ...]: boots the echo server on two CPUs with 64 MiB and talks to it over TCP
-from the host, through passt (no privileges needed) or a tap device in a network namespace of its own (root).
+"""net_vm.py NET_ECHO passt|user|tap [SCENARIO ...]: boots the echo server on two CPUs with 64 MiB and talks to it over
+TCP from the host, through passt or the project's own user-space network (neither needs privileges) or a tap device in a
+network namespace of its own (root).
 Prints one line of figures a scenario; exits 1 at the first thing that is wrong."""
 import os
 import re
@@ -35,10 +36,10 @@ class Machine:
 
     def __init__(self, program, network, folder):
         self.log = os.path.join(folder, "console")
-        self.passt = None
+        self.helper = None
         arguments = ["net_echo", f"*:{PORT}", "--cores", "2"]
-        if network == "passt":
-            netdev, keep = self.start_passt(folder)
+        if network in ("passt", "user"):
+            netdev, keep = self.start_user_space(program, network, folder)
         else:
             netdev, keep = self.make_tap(), []
             self.address = (GUEST, PORT)
@@ -54,16 +55,20 @@ class Machine:
             k.close()
         self.wait_ready()
 
-    def start_passt(self, folder):
+    def start_user_space(self, program, network, folder):
         mine, its = socket.socketpair()
-        # passt drops frames that the socket has no room for, and does not repeat a SYN: room for many small frames.
-        its.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.address = ("127.0.0.1", free_port())
-        command = ["passt", "-f", "-q", "-l", os.path.join(folder, "passt"), "-F", str(its.fileno()), "-4",
-                   "-a", GUEST, "-n", "24", "-g", HOST, "-u", "none", "-t", f"127.0.0.1/{self.address[1]}:{PORT}"]
-        if os.getuid() == 0:  # it would become nobody, who cannot write the log
-            command += ["--runas", "0:0"]
-        self.passt = subprocess.Popen(command, pass_fds=[its.fileno()], stderr=subprocess.DEVNULL)
+        if network == "user":
+            own = os.path.join(os.path.dirname(os.path.abspath(program)), "net_user")
+            command = [own, str(its.fileno()), f"127.0.0.1:{self.address[1]}", str(PORT)]
+        else:
+            # It drops frames that the socket has no room for, and does not repeat a SYN: room for many small frames.
+            its.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+            command = ["passt", "-f", "-q", "-l", os.path.join(folder, "passt"), "-F", str(its.fileno()), "-4",
+                       "-a", GUEST, "-n", "24", "-g", HOST, "-u", "none", "-t", f"127.0.0.1/{self.address[1]}:{PORT}"]
+            if os.getuid() == 0:  # it would become nobody, who cannot write the log
+                command += ["--runas", "0:0"]
+        self.helper = subprocess.Popen(command, pass_fds=[its.fileno()], stderr=subprocess.DEVNULL)
         its.close()
         return f"stream,id=n0,server=off,addr.type=fd,addr.str={mine.fileno()}", [mine]
 
@@ -91,9 +96,12 @@ class Machine:
     def stop(self):
         self.qemu.kill()
         self.qemu.wait()
-        if self.passt:
-            self.passt.terminate()
-            self.passt.wait()
+        if self.helper:
+            try:
+                self.helper.wait(5)  # it ends with the machine
+            except subprocess.TimeoutExpired:
+                self.helper.kill()
+                fail("the network's process did not end with the machine")
 
 
 def fail(text):
@@ -269,16 +277,16 @@ def half_open(machine):
     """The way to the guest breaks for three seconds under load and heals."""
     connections = [connect(machine) for _ in range(20)]
     pump(machine, connections, 64, 1)
-    if machine.passt:
-        machine.passt.send_signal(signal.SIGSTOP)
+    if machine.helper:
+        machine.helper.send_signal(signal.SIGSTOP)
     else:
         subprocess.run(["ip", "link", "set", "tap0", "down"], check=True)
     for s in connections[:10]:
         s.settimeout(20)
         s.send(b"z" * 1000)
     time.sleep(3)
-    if machine.passt:
-        machine.passt.send_signal(signal.SIGCONT)
+    if machine.helper:
+        machine.helper.send_signal(signal.SIGCONT)
     else:
         subprocess.run(["ip", "link", "set", "tap0", "up"], check=True)
     start = time.monotonic()
