@@ -67,7 +67,8 @@ class BTree {
   BTree(TreeEnv env, TreeId id, PageId root) : env_(env), id_(id), root_(root) {}
 
   // Makes an empty tree as part of the transaction (undone with it, and with all that is then in it); returns its root.
-  static Result<PageId> create(TreeEnv env, TreeTxn& txn, TreeId id);
+  // `replaces`: in place of one that is dropped, which goes on when the disk is full.
+  static Result<PageId> create(TreeEnv env, TreeTxn& txn, TreeId id, bool replaces = false);
   // Makes an empty tree at a fixed root page (below kFirstFreePage), unless it is there. Not part of a transaction.
   static Result<> ensure_at(TreeEnv env, TreeId id, PageId root);
 

@@ -106,8 +106,8 @@ Result<> make_root(const TreeEnv& env, wal::TxnLog* txn, TreeId id, PageId root,
 
 }  // namespace
 
-Result<PageId> BTree::create(TreeEnv env, TreeTxn& txn, TreeId id) {
-  const PageId root = TRY(env.space.allocate());
+Result<PageId> BTree::create(TreeEnv env, TreeTxn& txn, TreeId id, bool replaces) {
+  const PageId root = TRY(env.space.allocate(replaces ? Space::Use::kReserve : Space::Use::kNormal));
   Writer<24> undo;
   undo.number(UndoKind::kTreeCreated);
   undo.varint(id.value);

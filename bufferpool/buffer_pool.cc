@@ -93,6 +93,10 @@ void BufferPool::drop(std::span<const PageId> pages) {
 }
 
 Error BufferPool::Impl::fail(Error error) {
+  if (error.code() == Code::kNoSpace) {
+    // The host has no room for a page that exists: other than on a full disk, nothing goes on.
+    error = Error(Code::kFailed, "writing pages failed (" + error.to_string() + "); see to the device and restart to recover");
+  }
   supply.latch.lock();
   if (!supply.failure) supply.failure = std::move(error);
   Error first = *supply.failure;

@@ -212,7 +212,7 @@ Result<> TransactionImpl::clear_entry(TreeEntry& entry, bool drop) {
     TRY(erase(db_.catalog(), name_key(entry.name)));
   } else {
     const TreeId id = db_.next_tree_id();
-    const PageId root = TRY(btree::BTree::create(db_.env(), txn_, id));
+    const PageId root = TRY(btree::BTree::create(db_.env(), txn_, id, true));
     replacement = db_.keep_ref({id, root});
     TRY(write(db_.catalog(), name_key(entry.name), encode_ref(*replacement), PutIf::kAlways));
   }

@@ -38,8 +38,10 @@ Result<> Checkpointer::run(bool clean_shutdown) {
   if (result) result = clean_shutdown ? checkpoint_and_close() : checkpoint(false);
   // A page or superblock that could not be written: the redo point would never move again.
   if (!result && !result.failed_with(Code::kBusy) && !result.failed_with(Code::kFailed)) {
-    log_.flush.fail(Error(Code::kFailed, "the checkpoint failed (" + result.error().to_string() +
-                                             "); nothing is acknowledged any more: see to the device and restart to recover"));
+    // Those who waited learn the same: a host without space is a failed device, not a full disk on which deletes go on.
+    result = Error(Code::kFailed, "the checkpoint failed (" + result.error().to_string() +
+                                      "); nothing is acknowledged any more: see to the device and restart to recover");
+    log_.flush.fail(result.error());
   }
   std::scoped_lock guard(latch_);
   running_ = false;
