@@ -11,6 +11,7 @@ class NewDisk {
  public:
   explicit NewDisk(std::string path);
   ~NewDisk();
+  void keep() { may_remove_ = false; }
   NewDisk(const NewDisk&) = delete;
   NewDisk& operator=(const NewDisk&) = delete;
 

@@ -209,12 +209,13 @@ Result<int> run(const VmOptions& options) {
   TRY(qemu_command(options, {}));
   if (options.net == "user") TRY(passt_command(options, {}));
   if (options.net == "user" && !options.print_command) TRY(check_port_free(options.resp));
-  const NewDisk new_disk(options.disk);
+  NewDisk new_disk(options.disk);
   TRY(prepare_disk(options));
   VmHost host = probe_host(options);
   if (options.print_command) {
-    host.passt_socket = "/tmp/kelda-passt.socket";
-    if (options.net == "user") std::printf("%s &\n", shell_quoted(TRY(passt_command(options, host))).c_str());
+    new_disk.keep();  // the printed command uses it
+    host.passt_socket = "/tmp/kelda-passt-" + options.resp.substr(options.resp.rfind(':') + 1) + ".socket";
+    if (options.net == "user") std::printf("%s\n", shell_quoted(TRY(passt_command(options, host))).c_str());
     std::printf("%s\n", shell_quoted(TRY(qemu_command(options, host))).c_str());
     return 0;
   }

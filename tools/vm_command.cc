@@ -160,12 +160,13 @@ Result<std::vector<std::string>> passt_command(const VmOptions& options, const V
   // The port that passt opens on the host is handed to the guest's own.
   const std::string forward = (address.empty() || address == "0.0.0.0" ? "" : address + "/") + port + ":" +
                               std::to_string(kGuestRespPort);
-  std::vector<std::string> argv{"passt", "-f", "-q", "-4", "-a", kGuestAddress, "-n", "24", "-g", kGuestGateway,
+  std::vector<std::string> argv{"passt", "-q", "-4", "-a", kGuestAddress, "-n", "24", "-g", kGuestGateway,
                                 "-t", forward, "-u", "none"};
   if (host.passt_socket.empty()) {
-    argv.insert(argv.end(), {"-F", kPassthroughFd});
+    argv.insert(argv.end(), {"-f", "-F", kPassthroughFd});
   } else {
-    argv.insert(argv.end(), {"-s", host.passt_socket});
+    // In the background as soon as QEMU can connect, until it disconnects.
+    argv.insert(argv.end(), {"-1", "-s", host.passt_socket});
   }
   return argv;
 }

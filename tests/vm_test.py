@@ -1,0 +1,165 @@
+#!/usr/bin/python3
+"""What `kelda vm` can do: other commands in the guest, machines, sizes, the printed command, gdb.
+
+usage: vm_test.py [unittest arguments]
+"""
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+import redis
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from support import acceptance  # noqa: E402
+from support.kelda_process import KELDA, check, free_port  # noqa: E402
+
+
+class GuestCommands(acceptance.Case):
+    mode = "vm"
+
+    def test_version(self):
+        hosted = self.kelda("version")
+        self.assertEqual(self.kelda("vm", "--", "version"), hosted)
+        self.assertEqual(hosted[0], 0)
+
+    def test_check(self):
+        disk = self.new_disk()
+        code, text = self.kelda("vm", "--disk", disk, "--", "check", "/dev/vda")
+        self.assertEqual(code, 0, text)
+        self.assertIn("\nsound\n", text)
+        code, as_json = self.kelda("vm", "--disk", disk, "--", "check", "--json", "/dev/vda")
+        self.assertEqual(code, 0)
+        self.assertTrue(as_json.startswith('{"disk":"/dev/vda","sound":true'), as_json)
+
+    def test_bench(self):
+        disk = self.folder / "disk"
+        code, text = self.kelda("vm", "--disk", disk, "--create", "256M", "--", "bench", "kv", "--records", "10000", "--seconds", "1")
+        self.assertEqual(code, 0, text)
+        self.assertRegex(text, r"[1-9]\d* operations in .* on bare")
+        code, text = check(disk)
+        self.assertEqual(code, 0, text)
+        self.assertIn("tree bench: 10000 keys", text)
+
+    def test_exit_codes_pass_through(self):
+        self.assertEqual(self.kelda("vm", "--", "check", "--nonsense")[0], 2)
+        self.assertEqual(self.kelda("vm", "--", "check", "/dev/vda")[0], 1)
+
+
+class Machines(acceptance.Case):
+    mode = "vm"
+
+    def serves(self, **options):
+        server = self.server(self.folder / "disk", create="64M", **options)
+        client = server.client()
+        count = int(client.incr("visits"))
+        client.set("big", b"b" * 1_000_000)
+        self.assertEqual(client.get("big"), b"b" * 1_000_000)
+        self.assertEqual(server.stop(), 0, server.output())
+        return count, server
+
+    def test_each_machine_type(self):
+        for number, machine in enumerate(("q35", "pc", "microvm")):
+            count, _ = self.serves(machine=machine)
+            self.assertEqual(count, number + 1)
+
+    def test_cpus(self):
+        for cpus in (1, 4):
+            _, server = self.serves(cores=cpus)
+            self.assertIn(f"{cpus} of {cpus} CPUs", server.output())
+
+    def test_64_mib(self):
+        for machine in ("q35", "microvm"):
+            self.serves(machine=machine, memory="64M")
+
+    def test_odd_names(self):
+        """A path with what shells and QEMU's option syntax care about."""
+        odd = self.folder / "a, b=c 'd'"
+        server = self.server(odd, create="32M")
+        self.assertTrue(server.client().set("a", 1))
+        self.assertEqual(server.stop(), 0, server.output())
+        self.assertEqual(check(odd)[0], 0)
+
+
+class PrintedCommand(acceptance.Case):
+    mode = "vm"
+
+    def test_it_boots_when_pasted(self):
+        disk = self.folder / "it's, a disk"
+        port = free_port()
+        code, text = self.kelda("vm", "--disk", disk, "--create", "32M", "--resp", f"127.0.0.1:{port}", "--print-command")
+        self.assertEqual(code, 0, text)
+        self.assertIn("qemu-system-x86_64", text)
+        script = self.folder / "pasted.sh"
+        script.write_text(text)
+        with open(self.folder / "log", "w") as log:
+            shell = subprocess.Popen(["sh", str(script)], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                     env=self.environment(), start_new_session=True)
+        self.addCleanup(self.end_group, shell)
+        self.addCleanup(self.end_network, f"/tmp/kelda-passt-{port}.socket")
+        deadline = time.monotonic() + 60
+        while "ready: " not in (self.folder / "log").read_text() and time.monotonic() < deadline and shell.poll() is None:
+            time.sleep(0.05)
+        output = (self.folder / "log").read_text()
+        self.assertIn(f"ready: redis://127.0.0.1:{port}", output)
+        client = redis.Redis(port=port, socket_timeout=60)
+        client.set("a", "1")
+        with self.assertRaises((redis.ConnectionError, redis.TimeoutError)):
+            client.execute_command("SHUTDOWN")
+            self.fail("an answer came")
+        shell.wait(30)
+        self.assertIn("closed cleanly", (self.folder / "log").read_text())
+        self.assertEqual(check(disk)[0], 0)
+
+    @staticmethod
+    def end_network(path):
+        """passt ends with QEMU's connection; here if that never came."""
+        for process in acceptance.processes_naming(path):
+            os.kill(int(process.split(":")[0]), signal.SIGTERM)
+        pathlib.Path(path).unlink(missing_ok=True)
+
+    @staticmethod
+    def end_group(shell):
+        try:
+            os.killpg(shell.pid, signal.SIGKILL)  # the session that this test started
+        except ProcessLookupError:
+            pass
+        shell.wait()
+
+
+@unittest.skipIf(shutil.which("gdb") is None, "needs gdb")
+class Debugger(acceptance.Case):
+    mode = "vm"
+
+    def test_breakpoint_in_main(self):
+        port = free_port()
+        machine = subprocess.Popen([KELDA, "vm", "--gdb", str(port), "--", "version"], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment())
+        self.addCleanup(self.end, machine)
+        time.sleep(1)
+        done = subprocess.run(
+            ["gdb", "-nx", "-batch", "-ex", "set confirm off", "-ex", "set backtrace past-main on", "-ex", "set tcp connect-timeout 30",
+             "-ex", f"target remote 127.0.0.1:{port}", "-ex", "hbreak main", "-ex", "continue", "-ex", "bt",
+             "-ex", "info threads", "-ex", "delete", "-ex", "detach", KELDA],
+            capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL)
+        self.assertRegex(done.stdout, r"#0 +(0x\w+ in )?main ", done.stdout + done.stderr)
+        self.assertIn("_start", done.stdout)
+        self.assertEqual(machine.wait(60), 0)
+
+
+    @staticmethod
+    def end(machine):
+        for _ in range(2):  # the second time without asking the guest, which may be stopped
+            if machine.poll() is None:
+                machine.send_signal(signal.SIGTERM)
+                time.sleep(1)
+        machine.wait(20)
+        machine.stdout.close()
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
