@@ -16,6 +16,8 @@ namespace kelda::runtime {
 class CoreBackend {
  public:
   virtual ~CoreBackend() = default;
+  // Once, before anything else: the core that it serves.
+  virtual void attached(Core&) {}
   // Starts what was queued, reaps what completed, never blocks; returns the number of completions handled.
   // about_to_sleep: nothing is ready, so that queued submissions may be left to sleep(), which starts them too.
   virtual std::size_t poll(bool about_to_sleep) = 0;

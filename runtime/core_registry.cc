@@ -56,6 +56,7 @@ Result<Core*> CoreInternals::attach(Platform& platform, bool on_this_thread) {
   core.index_ = index;
   core.backend_ = std::move(backend);
   core.platform_ = &platform;
+  core.backend_->attached(core);
   in.attached_ns.set(platform.now_ns());
   in.slept_ns.set(0);
   in.main.sanitizer = {};

@@ -5,11 +5,15 @@
 // posted after the core looked at its inbox, with `asleep` set, ends the halt that follows.
 #include "runtime/platform_bare.h"
 
+#include <array>
+#include <atomic>
+
 #include "kernel/cpu.h"
 #include "kernel/kernel.h"
 #include "kernel/paging.h"
 #include "kernel/random.h"
 #include "kernel/time.h"
+#include "runtime/fiber.h"
 
 namespace kelda::runtime {
 
@@ -17,8 +21,19 @@ namespace {
 
 static_assert(kNever == kernel::kNoDeadline);
 
+// The core of each CPU, for panics; cores are never freed (core_registry.cc).
+std::array<std::atomic<Core*>, kernel::kMaxCpus> cores_of_cpus;
+
+// In the panic report: every CPU stands still, in any state.
+const char* describe_cpu(std::uint32_t cpu) {
+  Core* core = cpu < cores_of_cpus.size() ? cores_of_cpus[cpu].load(std::memory_order_relaxed) : nullptr;
+  const char* name = core != nullptr ? core->current_fiber().name : "";
+  return *name != 0 ? name : nullptr;  // a main context has none
+}
+
 class BareBackend final : public CoreBackend {
  public:
+  void attached(Core& core) override { cores_of_cpus[cpu_].store(&core, std::memory_order_relaxed); }
   // Devices are pollers of their own. Each turn forgets what was unmapped elsewhere, so that frames can be reused.
   std::size_t poll(bool) override {
     kernel::pass_unmap_epoch();
@@ -49,7 +64,10 @@ class BarePlatform final : public Platform {
 bool is_bare() { return kernel::running_bare(); }
 
 Platform& bare_platform() {
-  static BarePlatform platform;
+  static BarePlatform platform = [] {
+    kernel::set_cpu_describer(&describe_cpu);
+    return BarePlatform();
+  }();
   return platform;
 }
 

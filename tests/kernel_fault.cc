@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "common/assert.h"
+#include "runtime/core.h"
 #include "kernel/kernel.h"
 #include "kernel/paging.h"
 
@@ -140,6 +141,15 @@ const Fault kFaults[] = {
     {"run-data", run_data},
     {"overflow-stack", [] { overflow_stack(0); }},
     {"overflow-thread-stack", [] { std::thread([] { overflow_stack(0); }).join(); }},
+    {"overflow-fiber-stack",
+     [] {
+       auto ended = runtime::Runtime::run({}, [](runtime::Runtime&) {
+         auto& core = runtime::Core::current();
+         if (core.spawn([] { overflow_stack(0); }, {.name = "glutton"})) core.sleep_until(runtime::kNever);
+         return 0;
+       });
+       std::printf("survived %d\n", ended.has_value());
+     }},
     {"divide",
      [] {
        int zero = 0;

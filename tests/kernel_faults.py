@@ -27,6 +27,7 @@ FAULTS = {
     "run-data": ("jump to memory that is not code", "run_data"),
     "overflow-stack": ("stack overflow", "overflow_stack"),
     "overflow-thread-stack": ("stack overflow", "overflow_stack"),
+    "overflow-fiber-stack": ("stack overflow", "overflow_stack"),
     "divide": ("divide error", "divide"),
     "abort": ("abort", "call_abort"),
     "assert": ("abort", "fail_assertion"),
@@ -69,6 +70,8 @@ def check_fault(program, fault):
         problems.append(f"heading is not {heading!r}")
     if f" kelda::kernel_fault::{function}+0x" not in output:
         problems.append(f"no {function} in the backtrace")
+    if fault == "overflow-fiber-stack" and "cpu 0: glutton" not in output:
+        problems.append("the fiber's name is missing")
     if fault != "overflow-thread-stack" and f" {OTHER}+0x" not in output:
         problems.append("no backtrace of the other CPU")
     if " main+0x" not in output and " kelda::kernel_fault::run" not in output and "overflow" not in fault:
