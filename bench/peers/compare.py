@@ -12,7 +12,9 @@ import csv
 import json
 import os
 import pathlib
+import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -124,9 +126,21 @@ def redis_rates(port, options, pipeline):
     return rates
 
 
+def write_disk(path, size):
+    """A disk all of whose blocks the file system has allocated and seen written: as after some time of use."""
+    left = int(size[:-1]) << {"M": 20, "G": 30}[size[-1]]
+    zeroes = bytes(1 << 20)
+    with open(path, "wb") as disk:
+        for _ in range(left >> 20):
+            disk.write(zeroes)
+        os.fsync(disk.fileno())
+
+
 def compare_redis(options, folder):
     kelda_port, redis_port = free_port(), free_port()
     (folder / "redis").mkdir()
+    if options.written_disk:
+        write_disk(folder / "serve.disk", options.disk_size)
     servers = []
     try:
         servers.append(Server([options.build / "kelda", "serve", "--disk", folder / "serve.disk", "--create", options.disk_size, "--memory",
@@ -138,7 +152,7 @@ def compare_redis(options, folder):
             pairs = alternate(options.rounds, lambda: redis_rates(kelda_port, options, pipeline),
                               lambda: redis_rates(redis_port, options, pipeline))
             print(f"\nredis-benchmark -c {options.clients} -P {pipeline} -r {options.keys} -d {options.value_bytes}, kelda serve --cores "
-                  f"{options.cores}, {options.rounds} rounds")
+                  f"{options.cores} on a {'written' if options.written_disk else 'new, sparse'} disk, {options.rounds} rounds")
             print_header("redis-server")
             for test in REDIS_TESTS:
                 print_ratios(test, [(ours[test], theirs[test]) for ours, theirs in pairs])
@@ -151,13 +165,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="kv, redis; both if none is named")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build", help="build folder (default: %(default)s)")
-    parser.add_argument("--folder", type=pathlib.Path, help="where disks and files go (default: a temporary folder): the same for both sides")
+    parser.add_argument("--folder", type=pathlib.Path, help="where both sides keep their files (default: a temporary one)")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs (default: %(default)s)")
     parser.add_argument("--records", type=int, default=1_000_000, help="kv (default: %(default)s)")
     parser.add_argument("--value-bytes", type=int, default=120, help="both (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=2, help="kv: a run reads for so long (default: %(default)s)")
     parser.add_argument("--memory", default="1G", help="Kelda's bound (default: %(default)s)")
     parser.add_argument("--disk-size", default="4G", help="Kelda's disk, sparse (default: %(default)s)")
+    parser.add_argument("--written-disk", action="store_true", help="redis: Kelda's disk is filled with zeroes first, not sparse")
     parser.add_argument("--cores", type=int, default=2, help="redis: kelda serve --cores (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=50, help="redis (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=20_000, help="redis, of each kind at -P 1 (default: %(default)s)")
@@ -168,6 +183,9 @@ def main():
         parser.error(f"unknown comparison: {unknown[0]}")
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
+    if not re.fullmatch(r"[1-9]\d*[MG]", options.disk_size):
+        parser.error("--disk-size: a number and M or G")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and files do not stay behind
     folder = pathlib.Path(tempfile.mkdtemp(prefix="kelda-compare-", dir=options.folder))
     try:
         for name in options.what or comparisons:
