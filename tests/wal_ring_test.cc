@@ -33,6 +33,29 @@ TEST(WalRing, GoesRoundManyTimesWithAnOldTransactionOpen) {
   EXPECT_EQ((*db)->log->count_of(kTree), 0);
 }
 
+// A commit on the first way round finds its place written before, and nothing is zeroed on the second.
+TEST(WalRing, FirstWayRoundIsWrittenAhead) {
+  auto disk = new_disk();
+  const disk::Layout layout = disk::Superblock::read(*disk)->layout();
+  const std::uint64_t near = layout.log_offset + 32_KiB, far = layout.log_offset + layout.log_bytes - 4096;
+  std::vector<std::byte> unit(4096, std::byte{0xee});
+  for (const std::uint64_t at : {near, far}) disk->poke(at, unit);
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  disk->peek(near, unit);
+  EXPECT_EQ(unit, std::vector<std::byte>(4096));
+  disk->peek(far, unit);
+  EXPECT_EQ(unit, std::vector<std::byte>(4096, std::byte{0xee}));
+  ASSERT_OK((*db)->pages->format(PageId{1}));
+  const auto before = disk->stats().write_bytes;
+  const auto batches_before = (*db)->log->stats().written_bytes;
+  for (int i = 0; i < 40; ++i) ASSERT_OK((*db)->pages->noise(PageId{1}, 100 << 10));
+  ASSERT_OK((*db)->log->wait_durable(Lsn{(*db)->log->next().value - 1}));
+  const auto ring_bytes = (*db)->log->stats().written_bytes - batches_before;
+  const auto zeroes_and_pages = disk->stats().write_bytes - before - ring_bytes;
+  EXPECT_LT(zeroes_and_pages, layout.log_bytes + 1_MiB) << "the second way round is zeroed, too";
+}
+
 TEST(WalRing, AnOldTransactionRollsBackAfterTheRingWentRound) {
   auto disk = new_disk();
   auto db = Db::open(*disk);

@@ -30,9 +30,17 @@ bool RingWarmer::wants_more(std::uint64_t head) const {
 }
 
 Result<> RingWarmer::extend(std::uint64_t end) {
-  // The ring's first way round is over; what it skipped at the end stays cold once more.
-  if (end > layout_.log_bytes) warm_to_.store(kAllWarm, std::memory_order_release);
+  if (end > layout_.log_bytes) return end_of_first_round();
   while (!warm_for(end)) TRY(extend_a_piece());
+  return {};
+}
+
+// What was skipped at the ring's end stays cold. The mutex: no zeroes are in flight any more when the second way begins,
+// and none start.
+Result<> RingWarmer::end_of_first_round() {
+  std::scoped_lock guard(mutex_);
+  zeroes_.reset();
+  warm_to_.store(kAllWarm, std::memory_order_release);
   return {};
 }
 

@@ -33,6 +33,8 @@ class RingWarmer {
   Result<> extend_a_piece();
 
  private:
+  Result<> end_of_first_round();
+
   blockdev::BlockDevice& device_;
   const disk::Layout layout_;
   const std::uint64_t piece_, ahead_;
