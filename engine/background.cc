@@ -88,7 +88,7 @@ Result<> DatabaseImpl::reclaim(TreeRef ref) {
     if (stopping_) return Error(Code::kConflict);
     runtime::Core::current().yield();
   }
-  TransactionImpl txn(*this);
+  TransactionImpl txn(*this, /*internal=*/true);
   TRY(txn.erase(catalog(), dropped_key(ref.id)));
   tree.free_root(txn.tree_txn());
   log_->set_count(ref.id, 0);

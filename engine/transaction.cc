@@ -24,7 +24,9 @@ btree::PutMode mode_of(PutIf condition) {
 
 }  // namespace
 
-TransactionImpl::TransactionImpl(DatabaseImpl& db) : db_(db) { db_.transaction_started(); }
+TransactionImpl::TransactionImpl(DatabaseImpl& db, bool internal) : db_(db), internal_(internal) {
+  if (!internal_) db_.transaction_started();
+}
 
 TransactionImpl::~TransactionImpl() {
   // The failure, if any, is kept by the log and returned by every later call on the database.
@@ -242,7 +244,7 @@ void TransactionImpl::finish(Lsn commit_lsn) {
   over_ = true;
   release_locks(commit_lsn);
   replacements_.clear();
-  db_.transaction_ended();
+  if (!internal_) db_.transaction_ended();
 }
 
 Result<Lsn> TransactionImpl::commit_no_wait() {

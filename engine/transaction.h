@@ -14,7 +14,8 @@ namespace kelda::engine {
 
 class TransactionImpl final : public Transaction {
  public:
-  explicit TransactionImpl(DatabaseImpl& db);
+  // An internal one, of the background, does not keep close() from closing.
+  explicit TransactionImpl(DatabaseImpl& db, bool internal = false);
   ~TransactionImpl() override;
 
   Result<bool> get(Tree tree, std::string_view key, std::string& value) override;
@@ -77,6 +78,7 @@ class TransactionImpl final : public Transaction {
   };
 
   DatabaseImpl& db_;
+  const bool internal_;
   btree::TreeTxn txn_;
   bool begun_ = false;  // the log knows it
   bool over_ = false;

@@ -52,7 +52,7 @@ TEST(ServerEngine, CountersLoseNothing) {
     EXPECT_EQ(client("GET n"), bulk(std::to_string(12 * kRounds)));
     EXPECT_EQ(client("GET w"), bulk(std::to_string(12 * kRounds)));
     EXPECT_FALSE(served.state.watches.active());
-    EXPECT_TRUE(served.opened.db->close());
+    EXPECT_OK(served.opened.db->close());
   });
 }
 
@@ -97,7 +97,7 @@ TEST(ServerEngine, ReadersSeeWholeTransactions) {
       }
     });
     EXPECT_EQ(wrong.load(), 0);
-    EXPECT_TRUE(served.opened.db->close());
+    EXPECT_OK(served.opened.db->close());
   });
 }
 
@@ -122,7 +122,7 @@ TEST(ServerEngine, TransactionsOnWholeDatabasesGetThrough) {
     });
     EXPECT_EQ(refused.load(), 0);
     EXPECT_LT(served.state.stats.total(Counter::kTransactionRetries), 100u);
-    EXPECT_TRUE(served.opened.db->close());
+    EXPECT_OK(served.opened.db->close());
   });
 }
 
@@ -156,7 +156,7 @@ TEST(ServerEngine, TheReclaimerTakesOnlyWhatHasExpired) {
     done.store(true);
     reclaimed.wait();
     EXPECT_EQ(lost.load(), 0);
-    EXPECT_TRUE(served.opened.db->close());
+    EXPECT_OK(served.opened.db->close());
   });
 }
 
@@ -191,7 +191,7 @@ TEST(ServerEngine, AFullDiskTakesReadsAndDeletesAndThenWritesAgain) {
     }
     EXPECT_EQ(reply, kOk);
     EXPECT_EQ(client("GET key:1"), bulk(value));
-    EXPECT_TRUE(served.opened.db->close());
+    EXPECT_OK(served.opened.db->close());
   });
 }
 
@@ -212,7 +212,7 @@ TEST(ServerEngine, AFailedFlushEndsAcknowledging) {
     TestClient after(again.state);
     const std::string value = after("GET a");
     EXPECT_TRUE(value == bulk("1") || value == bulk("2")) << value;
-    EXPECT_TRUE(again.opened.db->close());
+    EXPECT_OK(again.opened.db->close());
   });
 }
 
@@ -258,7 +258,7 @@ void cut_power_at(std::uint64_t operation, blockdev::Survival survival, int& ack
       const int ttl = number("right:" + name) == 0 ? 0 : std::atoi(client("TTL right:" + name).c_str() + 1);
       EXPECT_TRUE(ttl == 0 || ttl > 900) << ttl;
     }
-    EXPECT_TRUE(served.opened.db->close());
+    EXPECT_OK(served.opened.db->close());
   });
 }
 
