@@ -177,6 +177,7 @@ std::optional<PageId> Space::Impl::take_run(std::uint32_t count) {
 }
 
 Result<PageId> Space::allocate(Use use, PageId near) {
+  bufferpool::require_no_latch();
   TRY(impl_->ensure_loaded());
   PageId& hint = impl_->hints[runtime::Core::current().index() % runtime::Core::kMaxCores];
   for (;;) {
@@ -197,6 +198,7 @@ Result<PageId> Space::allocate(Use use, PageId near) {
 
 Result<std::vector<PageId>> Space::allocate_run(std::uint32_t count, Use use) {
   KELDA_ASSERT(count > 0 && count < kGroupPages);
+  bufferpool::require_no_latch();
   if (count == 1) return std::vector{TRY(allocate(use))};
   TRY(impl_->ensure_loaded());
   std::vector<PageId> pages;

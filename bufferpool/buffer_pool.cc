@@ -45,10 +45,24 @@ BufferPool::~BufferPool() {
 }
 
 void BufferPool::set_write_barrier(WriteBarrier& barrier) { impl_->barrier = &barrier; }
-Result<> BufferPool::acquire_slow(PageId page, Acquire what) { return impl_->acquire(page, what); }
-Result<> BufferPool::latch_fresh(PageId page) { return impl_->acquire(page, Acquire::kFresh); }
+
+Result<> BufferPool::acquire_slow(PageId page, Acquire what) {
+  Result<> acquired = impl_->acquire(page, what);
+  if (acquired && what != Acquire::kPresent) latch_taken(base_, page);
+  return acquired;
+}
+
+Result<> BufferPool::latch_fresh(PageId page) {
+  Result<> acquired = impl_->acquire(page, Acquire::kFresh);
+  if (acquired) latch_taken(base_, page, LatchOrder::kAnyTime);
+  return acquired;
+}
+
 void BufferPool::wake_waiters(PageId page) { impl_->wake(page); }
-void BufferPool::wait_for_readers(PageId page) { impl_->waiters.wait(states_[page.value], page, kSharedMask); }
+void BufferPool::wait_for_readers(PageId page) {
+  LatchWait wait(base_, page);
+  impl_->waiters.wait(states_[page.value], page, kSharedMask);
+}
 Result<> BufferPool::write_back_all(std::uint64_t max_pages_per_s) { return impl_->write_back_all(max_pages_per_s); }
 void BufferPool::provide_frames() { impl_->provide_frames(); }
 
@@ -64,6 +78,7 @@ void BufferPool::first_dirty(PageId page) {
 }
 
 Result<> BufferPool::reserve_frames(std::uint64_t count) {
+  require_no_latch();
   if (count > impl_->frame_count / 2) {
     return Error(Code::kOutOfMemory, fmt::format("{} pages are needed at once, more than half of the pool's {}: give it more "
                                                  "memory",
@@ -86,6 +101,7 @@ void BufferPool::drop(std::span<const PageId> pages) {
       }
       if (!word_of_page.compare_exchange_weak(word, (word & ~kDirty) | kExclusive | kMarked, std::memory_order_acquire)) continue;
       if ((word & kDirty) != 0) Impl::count(impl_->counters.dirty, -1);
+      latch_taken(base_, page, LatchOrder::kAnyTime);
       unlatch_exclusive(page);
       break;
     }

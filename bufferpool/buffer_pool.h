@@ -26,6 +26,7 @@
 #include <memory>
 #include <span>
 
+#include "bufferpool/latch_order.h"
 #include "bufferpool/page_state.h"
 #include "common/assert.h"
 #include "common/result.h"

@@ -18,6 +18,7 @@ Result<> BufferPool::Impl::acquire(PageId page, Acquire what) {
     std::uint64_t word = word_of_page.load(std::memory_order_acquire);
     if ((word & blocking) != 0) {
       count(counters.hits_slow);
+      LatchWait wait(map->base(), page);
       waiters.wait(word_of_page, page, blocking);
       continue;
     }

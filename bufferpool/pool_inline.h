@@ -21,7 +21,10 @@ inline Result<> BufferPool::latch_shared(PageId page) {
   if (page.value < page_count_) [[likely]] {
     StateWord& state = states_[page.value];
     std::uint64_t word = state.load(std::memory_order_relaxed);
-    if (is_readable(word) && state.compare_exchange_strong(word, word + kSharedOne, std::memory_order_acquire)) return {};
+    if (is_readable(word) && state.compare_exchange_strong(word, word + kSharedOne, std::memory_order_acquire)) {
+      latch_taken(base_, page);
+      return {};
+    }
   }
   return acquire_slow(page, Acquire::kToRead);
 }
@@ -33,6 +36,7 @@ inline Result<> BufferPool::latch_exclusive(PageId page) {
     if (is_readable(word) && !is_latched(word) &&
         state.compare_exchange_strong(word, word | kExclusive, std::memory_order_acquire)) {
       fence_before_change();
+      latch_taken(base_, page);
       return {};
     }
   }
@@ -48,6 +52,7 @@ inline bool BufferPool::try_upgrade(PageId page, std::uint64_t version) {
       word = state.load(std::memory_order_relaxed);
     } else if (state.compare_exchange_weak(word, word | kExclusive, std::memory_order_acquire, std::memory_order_relaxed)) {
       fence_before_change();
+      latch_taken(base_, page);
       return true;
     }
   }
@@ -55,12 +60,14 @@ inline bool BufferPool::try_upgrade(PageId page, std::uint64_t version) {
 }
 
 inline void BufferPool::unlatch_shared(PageId page) {
+  latch_released(base_, page);
   const std::uint64_t before = states_[page.value].fetch_sub(kSharedOne, std::memory_order_release);
   KELDA_ASSERT((before & kSharedMask) != 0);
   if ((before & (kWaiters | kSharedMask)) == (kWaiters | kSharedOne)) [[unlikely]] wake_waiters(page);
 }
 
 inline void BufferPool::unlatch_exclusive(PageId page) {
+  latch_released(base_, page);
   const std::uint64_t before = states_[page.value].fetch_add(kVersionOne - kExclusive, std::memory_order_release);
   KELDA_ASSERT((before & kExclusive) != 0);
   if ((before & kWaiters) != 0) [[unlikely]] wake_waiters(page);

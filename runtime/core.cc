@@ -52,6 +52,8 @@ Result<> Core::spawn_remote(Task task, FiberOptions options) {
   return {};
 }
 
+HeldLatches& Core::held_latches() { return running_->held; }
+
 bool Core::in_fiber() const { return running_ != &internals_->main; }
 
 void Core::park() { internals_->park(kNever); }
@@ -108,6 +110,7 @@ Result<Fiber*> CoreInternals::make_fiber(Task task, const FiberOptions& options)
   fiber.name = options.name;
   fiber.state = Fiber::State::kReady;
   fiber.exceptions = {};
+  fiber.held.clear();
   fiber.stack = std::move(stack);
   fiber.task = std::move(task);
   fiber.context =
@@ -190,6 +193,7 @@ void CoreInternals::make_ready(Fiber& fiber) {
 bool CoreInternals::park(TimeNs deadline_ns) {
   KELDA_ASSERT(!in_loop_context());
   Fiber& self = *core.running_;
+  KELDA_DEBUG_ASSERT(self.held.may_wait());
   std::uint32_t seen = Fiber::kIdle;
   // Release pairs with the acquire in unpark(): what we did with this fiber's links comes before what it does.
   if (!self.token.compare_exchange_strong(seen, Fiber::kParked, std::memory_order_acq_rel, std::memory_order_acquire)) {
@@ -216,6 +220,7 @@ bool CoreInternals::park(TimeNs deadline_ns) {
 void CoreInternals::yield() {
   KELDA_ASSERT(!in_loop_context());
   Fiber& self = *core.running_;
+  KELDA_DEBUG_ASSERT(self.held.may_wait());
   if (&self == &main) {
     in_loop = true;
     turn();

@@ -38,6 +38,7 @@ inline constexpr TimeNs kNever = ~TimeNs{0};
 class Core;
 class CoreBackend;
 class Fiber;
+class HeldLatches;
 class Platform;
 struct CoreInternals;
 
@@ -90,6 +91,8 @@ class Core {
 
   // The running fiber (or the main context, which counts as one).
   Fiber& current_fiber() { return *running_; }
+  // Of the running fiber: held_latches.h.
+  HeldLatches& held_latches();
   // False on a main context, whose core runs its loop only while the thread waits.
   bool in_fiber() const;
   // Waits until unpark(). Returns only for an unpark, though perhaps a late one (invariant 4).

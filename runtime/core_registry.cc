@@ -61,6 +61,7 @@ Result<Core*> CoreInternals::attach(Platform& platform, bool on_this_thread) {
   in.slept_ns.set(0);
   in.main.sanitizer = {};
   in.main.sanitizer.adopt_thread();
+  in.main.held.clear();
   in.thread_exceptions = reinterpret_cast<Fiber::ExceptionState*>(abi::__cxa_get_globals());
   if (on_this_thread) {
     set_current(&core);

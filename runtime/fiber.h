@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include "runtime/core.h"
+#include "runtime/held_latches.h"
 #include "runtime/sanitizer.h"
 #include "runtime/stack.h"
 
@@ -47,6 +48,7 @@ class alignas(16) Fiber : public Message {  // as a message it makes itself read
   boost::context::detail::fcontext_t context = nullptr;
   Fiber* next_ready = nullptr;  // in the ready queue, or in the list of free fibers
   ExceptionState exceptions;
+  HeldLatches held;
   SanitizerFiber sanitizer;
   Stack stack;
   Task task;

@@ -109,6 +109,7 @@ TEST(PoolLimbo, HardwareReferenceBitsKeepWhatIsRead) {
 }
 
 TEST(PoolLimbo, LatchedPagesAreSkippedAndMissesGoOn) {
+  runtime::UncheckedLatches misses_with_latches_held;
   SimPool sim;
   std::vector<ExclusiveGuard> held;
   for (std::uint64_t page = 0; page < kFrames - 32; ++page) {
@@ -225,6 +226,7 @@ TEST(PoolWriteBack, EverythingBeforeTheCallIsDurableAfterIt) {
       for (std::uint32_t i = 0; i < 6; ++i) {
         writers.add();
         EXPECT_TRUE(runtime.core(i % 3).spawn_remote([&] {
+          runtime::UncheckedLatches waits_with_a_latch_held;
           while (!stop.load()) {
             const PageId page(runtime::random_u64() % 600);
             auto guard = ExclusiveGuard::take(*sim.pool, page);

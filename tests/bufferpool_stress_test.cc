@@ -68,6 +68,7 @@ void one_round(Shared& shared, Prng& prng) {
     }
     case 4: {
       // Latches in ascending order, the second one perhaps a miss while the first is held.
+      runtime::UncheckedLatches misses_with_a_latch_held;
       const PageId second(page.value + 1 + prng.below(shared.plan.pages - page.value));
       if (second.value >= shared.plan.pages) break;
       Result<ExclusiveGuard> first = ExclusiveGuard::take(pool, page);

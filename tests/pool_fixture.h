@@ -12,6 +12,7 @@
 #include "bufferpool/racy_read.h"
 #include "disk/page_check.h"
 #include "runtime/core.h"
+#include "runtime/held_latches.h"
 #include "runtime/sync.h"
 
 namespace kelda::bufferpool::testing {

@@ -63,6 +63,7 @@ LogBuffer& Log::Impl::buffer_of_this_core(std::uint32_t& index) {
 
 Result<Log::Reservation> Log::Impl::reserve(std::uint64_t bytes, std::uint32_t record_count, Purpose purpose) {
   KELDA_ASSERT(record_count > 0);
+  bufferpool::require_no_latch();
   const bool foreground = purpose == Purpose::kOrdinary || purpose == Purpose::kRollBack;
   if (foreground && closed.load(std::memory_order_relaxed)) return Error(Code::kClosed, "the log was shut down");
   const std::uint64_t buffer_bytes = bytes + record_count * kRecordOverheadBytes;
