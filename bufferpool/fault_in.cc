@@ -67,6 +67,8 @@ void BufferPool::Impl::take_back(PageId page) {
 }
 
 Result<> BufferPool::Impl::bring_in(PageId page, bool fresh) {
+  std::optional<LatchWait> frame_wait;
+  if (fresh) frame_wait.emplace(map->base(), page);
   const FrameId frame = TRY(take_frame());
   std::byte* memory = map->frame_address(page, frame);
   Result<> filled;

@@ -6,7 +6,8 @@
 //  - a latch is taken in the order of docs/architecture.md, as far as the page's type tells it: tree nodes, then overflow
 //    pages, then space maps by ascending id. (Top down and left to right among tree nodes is not visible here.) A latch on
 //    a fresh page may come at any time: nobody else knows the page
-//  - a fiber with latches waits for nothing but a further latch. In particular it reads no page, and waits for no frame
+//  - a fiber with latches waits for nothing but a further latch; it reads no page. One exception: a fresh page's frame,
+//    where others took what reserve_frames() had found free (eviction needs none of the latches)
 //  - what may wait for more - room in the log, frames, pages to allocate - asks require_no_latch() first
 //  - nobody waits for a page that he has latched himself
 // `region` is where the pool's page 0 lies, and tells pools apart.
@@ -28,7 +29,7 @@ void latch_taken(const std::byte* region, PageId page, LatchOrder order = LatchO
 void latch_released(const std::byte* region, PageId page);
 void require_no_latch();
 
-// Around a wait for the latch of `page`.
+// Around a wait that may come with latches held: for the latch of `page`, or for the frame of a fresh `page`.
 class LatchWait {
  public:
   LatchWait(const std::byte* region, PageId page);
