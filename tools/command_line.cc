@@ -44,8 +44,8 @@ void add_vm(CLI::App& root, VmOptions& o) {
   app->add_option("--machine", o.machine, "QEMU machine type; microvm starts fastest")
       ->check(CLI::IsMember({"q35", "pc", "microvm"}))
       ->capture_default_str();
-  app->add_option("--net", o.net, "user: through passt, needs no privileges; tap=IF: a tap device; none")
-      ->type_name("user|tap=IF|none")
+  app->add_option("--net", o.net, "user: in user space, through passt where it is installed; builtin: the same without passt; tap=IF: a tap device; none")
+      ->type_name("user|builtin|tap=IF|none")
       ->capture_default_str();
   add_durability(app, o.durability);
   app->add_flag("--print-command", o.print_command, "Print the QEMU command line instead of running it");
@@ -53,6 +53,14 @@ void add_vm(CLI::App& root, VmOptions& o) {
   app->add_option("--elf", o.elf, "Boot another bootable program, for example a test")->type_name("F");
   app->add_option("--qemu", o.qemu_flags, "One more argument for QEMU; may be repeated")->type_name("ARG");
   app->add_option("command", o.guest_command, "After --: the guest's command instead of serve, e.g. -- check /dev/vda");
+}
+
+// Not for people: `kelda vm` starts it.
+void add_user_network(CLI::App& root, UserNetworkCommand& o) {
+  CLI::App* app = root.add_subcommand("user-network", "Carry the network of a virtual machine")->group("");
+  app->add_option("--frames", o.frames, "Descriptor of the stream of Ethernet frames")->required();
+  app->add_option("--listen", o.listen, "Where clients connect, on this host")->required();
+  app->add_option("--port", o.port, "The machine's port that they reach")->required();
 }
 
 void add_serve(CLI::App& root, ServeOptions& o) {
@@ -114,10 +122,12 @@ int run_command_line(int argc, char** argv) {
   VmOptions vm_options;
   ServeOptions serve_options;
   CheckOptions check_options;
+  UserNetworkCommand network_options;
   BenchKvOptions bench_options;
   add_vm(root, vm_options);
   add_serve(root, serve_options);
   add_check(root, check_options);
+  add_user_network(root, network_options);
   add_bench(root, bench_options);
   root.add_subcommand("version", "Print the version");
   try {
@@ -132,6 +142,7 @@ int run_command_line(int argc, char** argv) {
   }
   if (root.got_subcommand("vm")) return vm(vm_options);
   if (root.got_subcommand("serve")) return serve(serve_options);
+  if (root.got_subcommand("user-network")) return user_network(network_options);
   if (root.got_subcommand("check")) return check(check_options);
   if (root.got_subcommand("bench")) return bench_kv(bench_options);
   return version();

@@ -31,6 +31,13 @@ struct VmOptions {
   std::vector<std::string> guest_command;
 };
 
+// Of `kelda user-network`, which `kelda vm` starts beside QEMU.
+struct UserNetworkCommand {
+  int frames = -1;
+  std::string listen;
+  std::uint16_t port = 0;
+};
+
 struct ServeOptions {
   std::string disk;
   std::uint64_t create_bytes = 0;
@@ -69,6 +76,7 @@ struct BenchKvOptions {
 };
 
 int vm(const VmOptions& options);
+int user_network(const UserNetworkCommand& options);
 int serve(const ServeOptions& options);
 int check(const CheckOptions& options);
 int bench_kv(const BenchKvOptions& options);

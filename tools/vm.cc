@@ -20,6 +20,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 
 #include "runtime/machine.h"
 #include "runtime/core.h"
@@ -166,7 +168,7 @@ int wait_for_end(Child& qemu, Child& passt, const sigset_t& signals, const std::
       for (int i = 0; i < 100; ++i, usleep(10'000)) {
         if (qemu.ended(status)) return exit_code_of(status);
       }
-      std::fprintf(stderr, "kelda vm: the network (passt) has ended; the machine goes on without it\n");
+      std::fprintf(stderr, "kelda vm: the network has ended; the machine goes on without it\n");
     }
     int signal = 0;
     sigwait(&signals, &signal);
@@ -183,21 +185,35 @@ int wait_for_end(Child& qemu, Child& passt, const sigset_t& signals, const std::
   }
 }
 
-Result<Child> start_network(const VmOptions& options, const VmHost& host, int& guest_end) {
-  if (!in_path("passt")) {
-    return Error(Code::kNotFound, "--net user needs passt: `apt-get install passt`, or use --net tap=IF");
+// passt does not start on a host that leads nowhere.
+bool has_default_route() {
+  std::ifstream routes("/proc/net/route");
+  std::string line, interface, destination;
+  while (std::getline(routes, line)) {
+    if (std::istringstream(line) >> interface >> destination && destination == "00000000") return true;
   }
+  return false;
+}
+
+// passt's messages go nowhere: it speaks about syslog at every line.
+Result<Child> start_passt(const VmOptions& options, const VmHost& host, int its_end) {
+  // It drops frames that the socket has no room for, and does not repeat a SYN: room for many small frames.
+  const int room_bytes = 4 << 20;
+  setsockopt(its_end, SOL_SOCKET, SO_SNDBUF, &room_bytes, sizeof room_bytes);
+  const int quiet = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  Result<Child> child = Child::start(TRY(passt_command(options, host)), {{its_end, 4}}, quiet);
+  close(quiet);
+  return child;
+}
+
+Result<Child> start_network(const VmOptions& options, const VmHost& host, int& guest_end) {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return system_error("socketpair");
   guest_end = ends[0];
-  // passt drops frames that the socket has no room for, and does not repeat a SYN: room for many small frames.
-  const int room_bytes = 4 << 20;
-  setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room_bytes, sizeof room_bytes);
-  // What passt says goes to the log of a failed start only: it speaks about syslog at every line.
-  const int quiet = open("/dev/null", O_WRONLY | O_CLOEXEC);
-  Result<Child> child = Child::start(TRY(passt_command(options, host)), {{ends[1], 4}}, quiet);
+  const bool passt = options.net == "user" && in_path("passt") && has_default_route();
+  Result<Child> child = passt ? start_passt(options, host, ends[1])
+                              : Child::start(builtin_network_command(options, host), {{ends[1], 4}});
   close(ends[1]);
-  close(quiet);
   return child;
 }
 
@@ -207,15 +223,15 @@ Result<int> run(const VmOptions& options) {
   }
   // What is wrong with the command line is said before a disk is made.
   TRY(qemu_command(options, {}));
-  if (options.net == "user") TRY(passt_command(options, {}));
-  if (options.net == "user" && !options.print_command) TRY(check_port_free(options.resp));
+  if (in_user_space(options)) TRY(passt_command(options, {}));
+  if (in_user_space(options) && !options.print_command) TRY(check_port_free(options.resp));
   NewDisk new_disk(options.disk);
   TRY(prepare_disk(options));
   VmHost host = probe_host(options);
   if (options.print_command) {
     new_disk.keep();  // the printed command uses it
     host.passt_socket = "/tmp/kelda-passt-" + options.resp.substr(options.resp.rfind(':') + 1) + ".socket";
-    if (options.net == "user") std::printf("%s\n", shell_quoted(TRY(passt_command(options, host))).c_str());
+    if (in_user_space(options)) std::printf("%s\n", shell_quoted(TRY(passt_command(options, host))).c_str());
     std::printf("%s\n", shell_quoted(TRY(qemu_command(options, host))).c_str());
     return 0;
   }
@@ -230,7 +246,7 @@ Result<int> run(const VmOptions& options) {
   Child passt;
   std::vector<Child::Descriptor> descriptors;
   int guest_end = -1;
-  if (options.net == "user") {
+  if (in_user_space(options)) {
     passt = TRY(start_network(options, host, guest_end));
     descriptors.push_back({guest_end, 3});
   }

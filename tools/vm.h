@@ -24,6 +24,10 @@ VmHost probe_host(const VmOptions& options);
 Result<std::vector<std::string>> qemu_command(const VmOptions& options, const VmHost& host);
 // argv of passt, which carries the guest's network in user space.
 Result<std::vector<std::string>> passt_command(const VmOptions& options, const VmHost& host);
+// argv of the network that this program has itself (net/user_network_hosted.h).
+std::vector<std::string> builtin_network_command(const VmOptions& options, const VmHost& host);
+// Is the guest's network carried in user space, by either?
+bool in_user_space(const VmOptions& options);
 // For people: quoted for a shell.
 std::string shell_quoted(const std::vector<std::string>& command);
 

@@ -94,14 +94,14 @@ void add_disk(std::vector<std::string>& argv, const VmOptions& options, const Vm
 Result<> add_network(std::vector<std::string>& argv, const VmOptions& options, const VmHost& host) {
   if (options.net == "none") return {};
   std::string backend;
-  if (options.net == "user") {
+  if (in_user_space(options)) {
     backend = "stream,id=net0,server=off,";
     backend += host.passt_socket.empty() ? std::string("addr.type=fd,addr.str=") + kQemuNetFd
                                          : "addr.type=unix,addr.path=" + option_value(host.passt_socket);
   } else if (options.net.starts_with("tap=") && options.net.size() > 4) {
     backend = "tap,id=net0,script=no,downscript=no,ifname=" + option_value(options.net.substr(4));
   } else {
-    return Error(Code::kInvalidArgument, "--net is user, tap=INTERFACE or none, not '" + options.net + "'");
+    return Error(Code::kInvalidArgument, "--net is user, builtin, tap=INTERFACE or none, not '" + options.net + "'");
   }
   argv.insert(argv.end(), {"-netdev", backend, "-device", device(options, "virtio-net", ",netdev=net0")});
   return {};
@@ -169,6 +169,13 @@ Result<std::vector<std::string>> passt_command(const VmOptions& options, const V
     argv.insert(argv.end(), {"-1", "-s", host.passt_socket});
   }
   return argv;
+}
+
+bool in_user_space(const VmOptions& options) { return options.net == "user" || options.net == "builtin"; }
+
+std::vector<std::string> builtin_network_command(const VmOptions& options, const VmHost& host) {
+  return {host.self, "user-network", "--frames", kPassthroughFd, "--listen", options.resp,
+          "--port", std::to_string(kGuestRespPort)};
 }
 
 std::string shell_quoted(const std::vector<std::string>& command) {
