@@ -2,7 +2,8 @@
 """net_vm.py NET_ECHO passt|user|tap [SCENARIO ...]: boots the echo server on two CPUs with 64 MiB and talks to it over
 TCP from the host, through passt or the project's own user-space network (neither needs privileges) or a tap device in a
 network namespace of its own (root).
-Prints one line of figures a scenario; exits 1 at the first thing that is wrong."""
+Prints one line of figures a scenario; exits 1 at the first thing that is wrong. DUMP=FILE in the environment records the
+frames for tcpdump."""
 import os
 import re
 import selectors
