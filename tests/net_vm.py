@@ -46,10 +46,13 @@ class Machine:
             self.address = (GUEST, PORT)
             arguments += ["--address", f"{GUEST}/24", "--gateway", HOST]
         accelerator = ["kvm", "host"] if real_kvm() else ["tcg,thread=multi", "max,-erms"]
+        dump = []
+        if "DUMP" in os.environ:
+            dump = ["-object", "filter-dump,id=f,netdev=n0,maxlen=100,file=" + os.environ["DUMP"]]
         command = ["qemu-system-x86_64", "-machine", "q35", "-accel", accelerator[0], "-cpu", accelerator[1],
                    "-smp", "2", "-m", "64M", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                    "-serial", f"file:{self.log}", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04",
-                   "-netdev", netdev, *(["-object", "filter-dump,id=f,netdev=n0,maxlen=100,file="+os.environ["DUMP"]] if "DUMP" in os.environ else []), "-device", "virtio-net-pci,netdev=n0",
+                   "-netdev", netdev, "-device", "virtio-net-pci,netdev=n0", *dump,
                    "-kernel", program, "-append", " ".join(arguments)]
         self.qemu = subprocess.Popen(command, pass_fds=[k.fileno() for k in keep], stdin=subprocess.DEVNULL)
         for k in keep:
