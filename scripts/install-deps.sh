@@ -14,9 +14,24 @@ missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
 done
-if [ ${#missing[@]} -gt 0 ]; then
-  echo "installing: ${missing[*]}"
-  apt-get update -qq
-  # A policy that forbids starting services: the tests start their own servers on free ports.
-  DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}"
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+  echo "missing packages; as root: apt-get install --no-install-recommends ${missing[*]}" >&2
+  exit 1
 fi
+echo "installing: ${missing[*]}"
+
+# No service of theirs may start, now or at the next boot: the tests start their own servers on free ports, and a
+# redis-server would take the port that `make run` serves on.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  trap 'rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+case " ${missing[*]} " in
+  *" redis-server "*) if command -v systemctl >/dev/null; then systemctl --quiet disable redis-server 2>/dev/null || true; fi ;;
+esac
