@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """Many connections, and bad ones: a thousand at once, a storm of short ones, half-open ones, clients that never read.
 
-usage: connections_test.py hosted|vm [unittest arguments]
+usage: connections_test.py hosted|vm [unittest arguments]     with KELDA_LONG in the environment: all of it in the VM, too
 """
+import os
 import pathlib
 import resource
 import selectors
@@ -16,6 +17,7 @@ from support import acceptance  # noqa: E402
 from support.kelda_process import check  # noqa: E402
 
 COUNT = 1000
+LAZY = 4
 
 
 def resident_kib(pid):
@@ -63,7 +65,7 @@ class Connections(acceptance.Case):
         return sockets
 
     def exchange(self, sockets, requests, replies):
-        """Sends its request on every socket, then reads until each has its reply."""
+        """Sends its request on every socket, then reads until each has its reply, or one that begins so."""
         reader = selectors.DefaultSelector()
         for s, request, reply in zip(sockets, requests, replies):
             self.assertEqual(s.send(request), len(request))
@@ -75,8 +77,8 @@ class Connections(acceptance.Case):
                 data = key.fileobj.recv(4096)
                 self.assertNotEqual(data, b"", "closed by the server")
                 key.data[0] += data
-                if len(key.data[0]) >= len(key.data[1]):
-                    self.assertEqual(key.data[0], key.data[1])
+                if len(key.data[0]) >= len(key.data[1]) and key.data[0].endswith(b"\r\n"):
+                    self.assertEqual(key.data[0][:len(key.data[1])], key.data[1])
                     reader.unregister(key.fileobj)
 
     def test_a_thousand_at_once(self):
@@ -136,11 +138,13 @@ class Connections(acceptance.Case):
 
     def test_clients_that_never_read(self):
         """Their replies are bounded, they are closed after the write time-out, and nobody else notices."""
+        if self.mode == "vm" and "KELDA_LONG" not in os.environ:
+            self.skipTest("a minute of waiting for what is the same code as a process; set KELDA_LONG to have it")
         with self.connect() as c:
             c.ask("SET", "big", b"x" * 1_000_000)
         pids = [self.kelda_server.process.pid] if self.mode == "hosted" else []
         before = sum(map(resident_kib, pids))
-        lazy = self.open_all(20)
+        lazy = self.open_all(LAZY)
         for s in lazy:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             s.send(Connection.encode("GET", "big") * 500)  # half a gigabyte of replies each
