@@ -110,6 +110,8 @@ class BufferPool {
   void provide_frames();
   void stop();
 
+  // The first failed write (kFailed): from then on only hits go on. Any core.
+  Result<> health() const;
   PoolStats stats() const;
   void check_invariants() const;  // aborts on a broken one (5 and state words); call on a quiet pool (waits for read-ahead)
 

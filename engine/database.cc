@@ -159,7 +159,10 @@ std::uint64_t DatabaseImpl::count(Tree tree) const {
 
 Result<> DatabaseImpl::checkpoint() { return log_->checkpoint(); }
 
-Result<> DatabaseImpl::health() const { return log_->health(); }
+Result<> DatabaseImpl::health() const {
+  TRY(pool_->health());
+  return log_->health();
+}
 
 DatabaseStats DatabaseImpl::stats() const {
   DatabaseStats out{};

@@ -251,7 +251,11 @@ Result<Lsn> TransactionImpl::commit_no_wait() {
   TRY(usable());
   Lsn lsn = kNoLsn;
   if (begun_) {
-    auto committed = btree::commit(db_.env(), txn_);
+    // A page that could not be written stops acknowledging as a batch of the log does, though the log could go on.
+    auto committed = [&]() -> Result<Lsn> {
+      TRY(db_.pool().health());
+      return btree::commit(db_.env(), txn_);
+    }();
     if (!committed) {
       // The commit record could not be written: the transaction has not happened.
       Error error = std::move(committed).error();

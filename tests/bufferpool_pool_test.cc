@@ -128,10 +128,10 @@ TEST_F(Pool, AFailedReadGoesToTheReaderAndCostsNothing) {
 TEST_F(Pool, AFailedWriteFailsThePoolButHitsGoOn) {
   ASSERT_TRUE(bump(*pool, PageId(7)));
   store.fail_writes = true;
-  EXPECT_TRUE(pool->write_back_all().failed_with(Code::kIo));
+  EXPECT_TRUE(pool->write_back_all().failed_with(Code::kFailed));
   store.fail_writes = false;
-  EXPECT_TRUE(pool->write_back_all().failed_with(Code::kIo)) << "never retried into silence";
-  EXPECT_TRUE(pool->make_resident(PageId(8)).failed_with(Code::kIo)) << "a miss needs a frame";
+  EXPECT_TRUE(pool->write_back_all().failed_with(Code::kFailed)) << "never retried into silence";
+  EXPECT_TRUE(pool->make_resident(PageId(8)).failed_with(Code::kFailed)) << "a miss needs a frame";
   EXPECT_EQ(*read_counter(*pool, PageId(7)), 1u);
   EXPECT_EQ(store.stored_counter(PageId(7)), 0u);
   EXPECT_EQ(pool->stats().dirty, 1u) << "what could not be written is still dirty";
@@ -143,7 +143,7 @@ TEST_F(Pool, AFailedWriteInEvictionReachesTheMiss) {
   for (std::uint64_t page = 0; page < kPages && result; ++page) {
     if (auto bumped = bump(*pool, PageId(page)); !bumped) result = bumped.error();
   }
-  EXPECT_TRUE(result.failed_with(Code::kIo));
+  EXPECT_TRUE(result.failed_with(Code::kFailed));
 }
 
 TEST_F(Pool, WriteBackWritesWhatIsDirtyAndSyncs) {

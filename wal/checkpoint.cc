@@ -37,7 +37,9 @@ Result<> Checkpointer::run(bool clean_shutdown) {
   Result<> result = log_.flush.health();
   if (result) result = clean_shutdown ? checkpoint_and_close() : checkpoint(false);
   // A page or superblock that could not be written: the redo point would never move again.
-  if (!result && !result.failed_with(Code::kBusy) && !result.failed_with(Code::kFailed)) {
+  if (result.failed_with(Code::kFailed)) {
+    log_.flush.fail(result.error());  // the pool's; the log's own is the first already, and stays
+  } else if (!result && !result.failed_with(Code::kBusy)) {
     // Those who waited learn the same: a host without space is a failed device, not a full disk on which deletes go on.
     result = Error(Code::kFailed, "the checkpoint failed (" + result.error().to_string() +
                                       "); nothing is acknowledged any more: see to the device and restart to recover");
