@@ -34,16 +34,47 @@ bool LockTable::try_lock(std::uint32_t bucket, LockMode mode) {
   return false;
 }
 
-template <class Grant>
-bool LockTable::wait_for(std::uint32_t bucket, TimeNs deadline_ns, Grant grant) {
+// On the waiting fiber's stack; guarded by the shard's latch. Whoever sets `state` has unlinked it and unparks under the
+// latch, so that a waiter which finds it set knows that nobody touches it any more.
+struct LockTable::Waiter {
+  enum class State : std::uint8_t { kWaiting, kLookAgain, kGranted };
+  runtime::Fiber& fiber;
+  std::uint32_t bucket;
+  Wanted wanted;
+  Turn turn;
+  State state = State::kWaiting;
+  Waiter* next = nullptr;
+
+  void leave(Waiter** link, State why) {
+    *link = next;
+    state = why;
+    runtime::Core::unpark(fiber);
+  }
+};
+
+bool LockTable::acceptable(std::uint32_t word, Wanted wanted) {
+  switch (wanted) {
+    case Wanted::kShared: return (word & kExclusiveBit) == 0;
+    case Wanted::kExclusive: return (word & ~kWaitersBit) == 0;
+    case Wanted::kUpgrade: return (word & ~kWaitersBit) == 1;
+  }
+  __builtin_unreachable();
+}
+
+std::uint32_t LockTable::granted(std::uint32_t word, Wanted wanted) {
+  return wanted == Wanted::kShared ? word + 1 : kExclusiveBit | (word & kWaitersBit);
+}
+
+bool LockTable::wait_for(std::uint32_t bucket, Wanted wanted, TimeNs deadline_ns, Turn turn) {
   auto& word = buckets_[bucket].word;
   Shard& shard = shard_of(bucket);
   waits_.fetch_add(1, std::memory_order_relaxed);
+  Waiter self{runtime::Core::current().current_fiber(), bucket, wanted, turn};
   std::scoped_lock guard(shard.latch);
   for (;;) {
     std::uint32_t seen = word.load(std::memory_order_relaxed);
-    while (grant.accepts(seen)) {
-      if (word.compare_exchange_weak(seen, grant.next(seen), std::memory_order_acquire)) return true;
+    while (acceptable(seen, wanted)) {
+      if (word.compare_exchange_weak(seen, granted(seen, wanted), std::memory_order_acquire)) return true;
     }
     // Publish the waiters bit on exactly the value that refused us: a release in between changes the word and we look
     // again; a later release sees the bit and comes through the shard's latch, which we hold until we are queued.
@@ -51,49 +82,85 @@ bool LockTable::wait_for(std::uint32_t bucket, TimeNs deadline_ns, Grant grant) 
         !word.compare_exchange_strong(seen, seen | kWaitersBit, std::memory_order_relaxed)) {
       continue;
     }
-    if (!shard.waiters.wait_until(shard.latch, deadline_ns)) return false;
+    Waiter** link = &shard.first;
+    while (*link != nullptr && (*link)->turn >= self.turn) link = &(*link)->next;
+    self.next = *link;
+    *link = &self;
+    self.state = Waiter::State::kWaiting;
+    if (!park(shard, self, deadline_ns)) return false;
+    if (self.state == Waiter::State::kGranted) return true;
+    self.turn = Turn::kHandedOver;  // woken in vain, if it comes to waiting again
   }
 }
 
-bool LockTable::lock_until(std::uint32_t bucket, LockMode mode, TimeNs deadline_ns) {
-  if (try_lock(bucket, mode)) return true;
-  struct Exclusive {
-    bool accepts(std::uint32_t seen) const { return (seen & ~kWaitersBit) == 0; }
-    std::uint32_t next(std::uint32_t seen) const { return kExclusiveBit | (seen & kWaitersBit); }
-  };
-  struct Shared {
-    bool accepts(std::uint32_t seen) const { return (seen & kExclusiveBit) == 0; }
-    std::uint32_t next(std::uint32_t seen) const { return seen + 1; }
-  };
-  return mode == LockMode::kExclusive ? wait_for(bucket, deadline_ns, Exclusive{}) : wait_for(bucket, deadline_ns, Shared{});
+// False at the deadline. Holds the shard's latch before and after.
+bool LockTable::park(Shard& shard, Waiter& waiter, TimeNs deadline_ns) {
+  runtime::Core& core = runtime::Core::current();
+  for (;;) {
+    shard.latch.unlock();
+    const bool unparked = core.park_until(deadline_ns);
+    shard.latch.lock();
+    if (waiter.state != Waiter::State::kWaiting) {
+      if (!unparked) core.park();  // takes the permit that came after the time-out; does not wait
+      return true;
+    }
+    if (unparked) continue;  // an unpark that was meant for an earlier wait
+    Waiter** link = &shard.first;
+    while (*link != &waiter) link = &(*link)->next;
+    *link = waiter.next;
+    return false;
+  }
 }
 
-bool LockTable::upgrade_until(std::uint32_t bucket, TimeNs deadline_ns) {
-  struct Upgrade {
-    bool accepts(std::uint32_t seen) const { return (seen & ~kWaitersBit) == 1; }
-    std::uint32_t next(std::uint32_t seen) const { return kExclusiveBit | (seen & kWaitersBit); }
-  };
+bool LockTable::lock_until(std::uint32_t bucket, LockMode mode, TimeNs deadline_ns, Turn turn) {
+  if (try_lock(bucket, mode)) return true;
+  return wait_for(bucket, mode == LockMode::kExclusive ? Wanted::kExclusive : Wanted::kShared, deadline_ns, turn);
+}
+
+bool LockTable::upgrade_until(std::uint32_t bucket, TimeNs deadline_ns, Turn turn) {
   std::uint32_t sole = 1;
   if (buckets_[bucket].word.compare_exchange_strong(sole, kExclusiveBit, std::memory_order_acquire)) return true;
-  return wait_for(bucket, deadline_ns, Upgrade{});
+  return wait_for(bucket, Wanted::kUpgrade, deadline_ns, turn);
 }
 
 void LockTable::unlock(std::uint32_t bucket, LockMode mode) {
   auto& word = buckets_[bucket].word;
-  std::uint32_t seen = word.load(std::memory_order_relaxed);
   const auto released = [mode](std::uint32_t value) {
     return mode == LockMode::kExclusive ? value & ~kExclusiveBit : value - 1;
   };
-  while ((seen & kWaitersBit) == 0) {
-    if (word.compare_exchange_weak(seen, released(seen), std::memory_order_release)) return;
+  std::uint32_t seen = word.load(std::memory_order_relaxed);
+  for (;;) {
+    while ((seen & kWaitersBit) == 0) {
+      if (word.compare_exchange_weak(seen, released(seen), std::memory_order_release)) return;
+    }
+    // The waiters bit is set and cleared under the shard's latch, and while it is set nobody changes the word without.
+    Shard& shard = shard_of(bucket);
+    std::scoped_lock guard(shard.latch);
+    seen = word.load(std::memory_order_relaxed);
+    if ((seen & kWaitersBit) == 0) continue;  // another holder's release found nobody waiting any more
+    // Release: whoever acquires next, granted or by itself, sees what the holder wrote.
+    word.store(pass_on(shard, bucket, released(seen) & ~kWaitersBit), std::memory_order_release);
+    return;
   }
-  Shard& shard = shard_of(bucket);
-  std::scoped_lock guard(shard.latch);
-  seen = word.load(std::memory_order_relaxed);
-  // The bit goes with every slow release; whoever still has to wait sets it again before it sleeps.
-  while (!word.compare_exchange_weak(seen, released(seen) & ~kWaitersBit, std::memory_order_release)) {
+}
+
+// Lets go those at the head of the bucket's queue that the word admits together: with the lock in hand, or to look again.
+// Returns the bucket's new word.
+std::uint32_t LockTable::pass_on(Shard& shard, std::uint32_t bucket, std::uint32_t word) {
+  std::uint32_t planned = word;
+  for (Waiter** link = &shard.first; *link != nullptr;) {
+    Waiter& waiter = **link;
+    if (waiter.bucket != bucket) {
+      link = &waiter.next;
+      continue;
+    }
+    if (!acceptable(planned, waiter.wanted)) return word | kWaitersBit;
+    planned = granted(planned, waiter.wanted);
+    const bool hand_over = waiter.turn != Turn::kWoken;
+    if (hand_over) word = granted(word, waiter.wanted);
+    waiter.leave(link, hand_over ? Waiter::State::kGranted : Waiter::State::kLookAgain);
   }
-  shard.waiters.wake_all();
+  return word;
 }
 
 }  // namespace kelda::engine

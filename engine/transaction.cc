@@ -11,7 +11,12 @@ namespace {
 
 constexpr std::size_t kLinearSearchMax = 16;
 
-runtime::TimeNs short_deadline() { return runtime::now_ns() + LockTable::kOutOfOrderWait_ns; }
+runtime::TimeNs in_ms(runtime::TimeNs ms) { return runtime::now_ns() + ms * 1'000'000; }
+
+// The elder's wait ends only when a program holds a transaction open for so long.
+constexpr runtime::TimeNs kShortWaitMs = 2, kElderWaitMs = 1000;
+
+runtime::TimeNs short_deadline() { return in_ms(kShortWaitMs); }
 
 btree::PutMode mode_of(PutIf condition) {
   switch (condition) {
@@ -87,18 +92,39 @@ LockMode* TransactionImpl::held_mode(std::uint32_t bucket) {
   return found == bucket_index_.end() ? nullptr : &buckets_[found->second].mode;
 }
 
+// Waits that could close a cycle.
+template <class Wait>
+bool TransactionImpl::wait_against_order(Wait wait) {
+  return db_.locks().become_elder(this) ? wait(in_ms(kElderWaitMs), Turn::kFirst) : wait(in_ms(kShortWaitMs), Turn::kHandedOver);
+}
+
+bool TransactionImpl::wait_for_bucket(std::uint32_t bucket, LockMode mode) {
+  LockTable& locks = db_.locks();
+  if (buckets_.empty()) return locks.lock_until(bucket, mode, runtime::kNever);
+  if (bucket < highest_bucket_) {
+    return wait_against_order(
+        [&](runtime::TimeNs deadline_ns, Turn turn) { return locks.lock_until(bucket, mode, deadline_ns, turn); });
+  }
+  Turn turn = Turn::kWoken;
+  // In order, so without bound, but out of an elder's way.
+  while (!locks.lock_until(bucket, mode, in_ms(kShortWaitMs), turn)) {
+    if (locks.has_elder_besides(this)) return false;
+    turn = Turn::kHandedOver;
+  }
+  return true;
+}
+
 Result<> TransactionImpl::lock_bucket(std::uint32_t bucket, LockMode mode) {
   LockTable& locks = db_.locks();
   if (LockMode* held = held_mode(bucket)) {
     if (*held == LockMode::kExclusive || mode == LockMode::kShared) return {};
-    if (!locks.upgrade_until(bucket, short_deadline())) return conflict();
+    const bool upgraded = wait_against_order(
+        [&](runtime::TimeNs deadline_ns, Turn turn) { return locks.upgrade_until(bucket, deadline_ns, turn); });
+    if (!upgraded) return conflict();
     *held = LockMode::kExclusive;
     return {};
   }
-  if (!locks.try_lock(bucket, mode)) {
-    const bool in_order = buckets_.empty() || bucket > highest_bucket_;
-    if (!locks.lock_until(bucket, mode, in_order ? runtime::kNever : short_deadline())) return conflict();
-  }
+  if (!locks.try_lock(bucket, mode) && !wait_for_bucket(bucket, mode)) return conflict();
   if (!bucket_index_.empty()) bucket_index_.emplace(bucket, buckets_.size());
   buckets_.push_back({bucket, mode});
   highest_bucket_ = std::max(highest_bucket_, bucket);
@@ -131,6 +157,7 @@ Result<> TransactionImpl::lock_tree(Tree tree, bool exclusive) {
 }
 
 void TransactionImpl::release_locks(Lsn commit_lsn) {
+  db_.locks().resign(this);
   for (const HeldBucket& held : buckets_) {
     if (held.mode == LockMode::kExclusive && commit_lsn != kNoLsn) db_.locks().set_commit_lsn(held.bucket, commit_lsn);
     db_.locks().unlock(held.bucket, held.mode);

@@ -62,6 +62,9 @@ class TransactionImpl final : public Transaction {
   Result<> enter(TreeEntry& entry, TreeLock::Intent intent);
   Result<> lock_key(TreeEntry& entry, std::string_view key, LockMode mode);
   Result<> lock_bucket(std::uint32_t bucket, LockMode mode);
+  bool wait_for_bucket(std::uint32_t bucket, LockMode mode);
+  template <class Wait>
+  bool wait_against_order(Wait wait);
   LockMode* held_mode(std::uint32_t bucket);
   Result<> lock_whole(TreeEntry& entry, LockMode mode);
   bool holds_nothing() const { return buckets_.empty() && trees_.size() <= 1; }

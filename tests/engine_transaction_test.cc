@@ -213,6 +213,36 @@ TEST_F(Engine, OppositeOrderEndsInConflictNotInDeadlock) {
   });
 }
 
+// The same with programs that start again at once, on one core: neither lets the other run before it has its first key
+// again, and both time out together. One of them must come through all the same.
+TEST_F(Engine, TransactionsThatStartAgainAtOnceDoNotCollideForEver) {
+  run(1, [](runtime::Runtime& rt, Database& db) {
+    const Tree tree = *db.tree("t", true);
+    constexpr int kRounds = 20, kMostConflicts = 20 * kRounds;
+    std::atomic<int> conflicts{0};
+    in_parallel(rt, 4, [&](std::uint32_t worker) {
+      for (int round = 0; round < kRounds && conflicts < kMostConflicts;) {
+        auto txn = db.begin();
+        Result<bool> put = true;
+        // Whatever the order of the buckets, for some pair of workers it is against the order for both.
+        for (std::uint32_t i = 0; i < 8 && put; ++i) {
+          const std::uint32_t key = worker % 2 == 0 ? i : 7 - i;
+          put = txn->put(tree, "key" + std::to_string((key + worker / 2 * 3) % 8), "1");
+          if (put && i == 3) runtime::Core::current().yield();
+        }
+        if (put.failed_with(Code::kConflict)) {
+          ++conflicts;
+          continue;
+        }
+        ASSERT_OK(put);
+        ASSERT_OK(txn->commit_no_wait());
+        ++round;
+      }
+    });
+    EXPECT_LT(conflicts, kMostConflicts) << db.stats().commits << " committed";
+  });
+}
+
 // A read outside a transaction never shows a value that is rolled back later.
 TEST_F(Engine, NobodySeesUncommittedValues) {
   run(2, [](runtime::Runtime& rt, Database& db) {
