@@ -14,6 +14,9 @@ run: all
 test: all
 	cd $(BUILD) && ctest --output-on-failure
 
+soak: all
+	cd $(BUILD) && ctest -C soak -L soak --output-on-failure --timeout 14400
+
 lib: deps
 	cmake --preset lib >/dev/null
 	cmake --build --preset lib
@@ -21,4 +24,4 @@ lib: deps
 clean:
 	rm -rf build build-*
 
-.PHONY: all deps run test lib clean
+.PHONY: all deps run test soak lib clean
