@@ -51,4 +51,13 @@ enum class Survival : std::uint8_t {
   kRandom,  // any of them, in whole or torn: any set of atomic_bytes units of each write
 };
 
+// A write about whose survival a power cut decides, and the part of it that the medium got: bytes from its start, whole
+// atomic_bytes units.
+struct Unsettled {
+  std::uint64_t offset_bytes = 0, length_bytes = 0;
+};
+struct Survived {
+  std::uint64_t from_bytes = 0, to_bytes = 0;
+};
+
 }  // namespace kelda::blockdev

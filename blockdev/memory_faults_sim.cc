@@ -35,8 +35,8 @@ Error MemoryDevice::error(const Request& request, Code code, const char* words) 
 Result<> MemoryDevice::carry_out(const Entry& entry) {
   const Request& request = *entry.request;
   if (!dead_ && op_count_ >= plan_.crash_after_ops) {
-    dead_ = true;
     strike(request);
+    die();
   }
   if (dead_) return error(request, Code::kIo, "the device is gone");
   ++op_count_;
@@ -159,12 +159,22 @@ std::uint64_t MemoryDevice::elsewhere(std::uint64_t at, std::uint64_t length) {
 }
 
 void MemoryDevice::strike(const Request& request) {
-  if (request.op != Op::kWrite) return;
-  Change what{.at = request.offset_bytes, .length = transfer_bytes(request), .data = {}};
+  if (request.op == Op::kRead || request.op == Op::kFlush) return;
+  Change what{.at = request.offset_bytes, .length = length_of(request)};
   for (const IoSegment& segment : request.segments) {
     what.data.insert(what.data.end(), segment.data, segment.data + segment.bytes);
   }
   struck_.push_back(std::move(what));
+}
+
+// What is in flight on any core is struck as well.
+void MemoryDevice::die() {
+  if (std::exchange(dead_, true)) return;
+  for (auto& slot : queues_) {
+    Queue* queue = slot.load(std::memory_order_acquire);
+    if (queue == nullptr) continue;
+    for (const auto& [due, entry] : queue->by_due_time) strike(*entry.request);
+  }
 }
 
 void MemoryDevice::apply_random_units(SparseImage& image, const Change& what, Prng& prng) const {
@@ -183,29 +193,57 @@ void MemoryDevice::apply_random_units(SparseImage& image, const Change& what, Pr
   }
 }
 
-std::unique_ptr<MemoryDevice> MemoryDevice::crash(Survival survival, std::uint64_t seed) {
-  std::scoped_lock guard(latch_);
-  dead_ = true;
-  for (auto& slot : queues_) {
-    Queue* queue = slot.load(std::memory_order_acquire);
-    if (queue == nullptr) continue;
-    for (const auto& [due, entry] : queue->by_due_time) strike(*entry.request);
-  }
-  Prng prng(seed);
-  SparseImage left(survival == Survival::kAll ? current_ : durable_);
-  if (survival != Survival::kAll) {
-    for (const Change& what : changes_) {
-      if (what.durable) {
-        left.write(what.at, what.data);
-      } else if (survival == Survival::kRandom) {
-        apply_random_units(left, what, prng);
-      }
+template <class Apply>
+std::unique_ptr<MemoryDevice> MemoryDevice::rebooted(Apply apply) const {
+  SparseImage left(durable_);
+  for (const Change& what : changes_) {
+    if (what.durable) {
+      left.write(what.at, what.data);
+    } else {
+      apply(left, what);
     }
   }
-  if (survival == Survival::kRandom) {
-    for (const Change& what : struck_) apply_random_units(left, what, prng);
-  }
+  for (const Change& what : struck_) apply(left, what);
   return std::unique_ptr<MemoryDevice>(new MemoryDevice(info_, left));
+}
+
+std::unique_ptr<MemoryDevice> MemoryDevice::crash(Survival survival, std::uint64_t seed) {
+  std::scoped_lock guard(latch_);
+  die();
+  if (survival == Survival::kAll) return std::unique_ptr<MemoryDevice>(new MemoryDevice(info_, current_));
+  Prng prng(seed);
+  return rebooted([&](SparseImage& image, const Change& what) {
+    if (survival == Survival::kRandom) apply_random_units(image, what, prng);
+  });
+}
+
+std::unique_ptr<MemoryDevice> MemoryDevice::crash(std::span<const Survived> survived) {
+  std::scoped_lock guard(latch_);
+  die();
+  std::size_t next = 0;
+  auto device = rebooted([&](SparseImage& image, const Change& what) {
+    KELDA_ASSERT(next < survived.size());
+    const auto [from, to] = survived[next++];
+    KELDA_ASSERT(from <= to && to <= what.length && from % info_.atomic_bytes == 0 && to % info_.atomic_bytes == 0);
+    if (what.data.empty()) {
+      image.erase(what.at + from, to - from);
+    } else {
+      image.write(what.at + from, Bytes(what.data).subspan(from, to - from));
+    }
+  });
+  KELDA_ASSERT(next == survived.size());
+  return device;
+}
+
+std::vector<Unsettled> MemoryDevice::cut_power() {
+  std::scoped_lock guard(latch_);
+  die();
+  std::vector<Unsettled> list;
+  for (const Change& what : changes_) {
+    if (!what.durable) list.push_back({what.at, what.length});
+  }
+  for (const Change& what : struck_) list.push_back({what.at, what.length});
+  return list;
 }
 
 }  // namespace kelda::blockdev

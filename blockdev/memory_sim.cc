@@ -142,4 +142,9 @@ void MemoryDevice::flip_bit(std::uint64_t offset_bytes, unsigned bit) {
   poke(offset_bytes, {&value, 1});
 }
 
+std::uint64_t MemoryDevice::fingerprint() const {
+  std::scoped_lock guard(latch_);
+  return durable_.checksum();
+}
+
 }  // namespace kelda::blockdev

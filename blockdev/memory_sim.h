@@ -10,6 +10,9 @@
 //     auto rebooted = disk.crash(Survival::kRandom, seed);  ...check...
 //   }
 //
+// and, where a sample is not enough, look at each disk that this very cut may leave: cut_power() lists the writes it
+// decides about, crash(survived) makes one choice.
+//
 // Requests complete from the core's loop, never inside submit(). Thread-safe. Destroy it with nothing in flight.
 #pragma once
 
@@ -19,6 +22,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -52,9 +56,14 @@ class MemoryDevice final : public BlockDevice {
   void submit(std::span<Request* const> requests) override;
   DeviceStats stats() const override { return counters_.total(); }
 
-  // Cuts the power: every later operation fails with kIo. Returns what the next boot finds, without faults.
-  // Operations still in flight count as struck by the cut.
+  // Cuts the power: every later operation fails with kIo. Returns what the next boot finds, without faults. May be
+  // called again for another outcome of the same cut. Operations in flight at the cut may have reached the medium.
   std::unique_ptr<MemoryDevice> crash(Survival survival, std::uint64_t seed = 1);
+  // One outcome by choice: of write i of the list only the part survived[i] is on the medium.
+  std::unique_ptr<MemoryDevice> crash(std::span<const Survived> survived);
+  // Cuts the power. The list: writes that completed and no flush has covered, in their order (not those with fua, which
+  // survive), then those in flight at the cut. Any part of any of them may survive.
+  std::vector<Unsettled> cut_power();
 
   // Operations carried out so far (those that failed by a rule included, those after the death not).
   std::uint64_t op_count() const;
@@ -68,6 +77,8 @@ class MemoryDevice final : public BlockDevice {
   void peek(std::uint64_t offset_bytes, MutableBytes out) const;
   void poke(std::uint64_t offset_bytes, Bytes data);
   void flip_bit(std::uint64_t offset_bytes, unsigned bit);
+  // Of what a power cut keeps for certain: the same for the same content.
+  std::uint64_t fingerprint() const;
 
  private:
   // Requests in flight of one core: a poller, registered while there are any. The map is guarded by latch_.
@@ -104,9 +115,13 @@ class MemoryDevice final : public BlockDevice {
   void change(Change what);
   void make_durable(std::uint64_t changes_below);
   void rot(const Request& request);
+  void die();
   void strike(const Request& request);
   std::uint64_t elsewhere(std::uint64_t at, std::uint64_t length);
   void apply_random_units(SparseImage& image, const Change& what, Prng& prng) const;
+  // The durable image with every unsettled change as apply(image, change) leaves it.
+  template <class Apply>
+  std::unique_ptr<MemoryDevice> rebooted(Apply apply) const;
   Error error(const Request& request, Code code, const char* words) const;
 
   DeviceInfo info_;
@@ -121,7 +136,7 @@ class MemoryDevice final : public BlockDevice {
   SparseImage durable_;
   std::vector<Change> changes_;
   std::uint64_t first_change_ = 0;    // the number of changes_[0], counted from the first ever
-  std::vector<Change> struck_;        // writes that the death met
+  std::vector<Change> struck_;        // writes that the death met in flight
   std::uint64_t op_count_ = 0;
   std::uint64_t faults_hit_ = 0;
   bool dead_ = false;

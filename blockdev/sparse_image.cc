@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/checksum.h"
+
 namespace kelda::blockdev {
 
 template <class Visit>
@@ -54,6 +56,15 @@ std::uint64_t SparseImage::growth_bytes(std::uint64_t at, std::uint64_t length) 
   std::uint64_t growth = 0;
   for_pages(at, length, [&](auto index, auto, auto, auto) { growth += pages_.contains(index) ? 0 : kPageBytes; });
   return growth;
+}
+
+std::uint64_t SparseImage::checksum() const {
+  static constexpr Page kZeroes{};
+  std::uint64_t sum = 0;
+  for (const auto& [index, page] : pages_) {
+    if (*page != kZeroes) sum += checksum64(*page, index);
+  }
+  return sum;
 }
 
 }  // namespace kelda::blockdev

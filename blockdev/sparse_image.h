@@ -24,6 +24,8 @@ class SparseImage {
   std::uint64_t used_bytes() const { return pages_.size() * kPageBytes; }
   // How much used_bytes() would grow by writing this range.
   std::uint64_t growth_bytes(std::uint64_t at, std::uint64_t length) const;
+  // Of all content: what reads as zero counts nothing, written or not.
+  std::uint64_t checksum() const;
 
  private:
   using Page = std::array<std::byte, kPageBytes>;

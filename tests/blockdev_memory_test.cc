@@ -141,6 +141,73 @@ TEST(MemoryDevice, TheWriteThatTheDeathMeetsMayBeTorn) {
   EXPECT_GT(changed, 10);
 }
 
+TEST(MemoryDevice, AllThatIsInFlightAtTheDeathMayReachTheMedium) {
+  MemoryDevice disk({}, {.crash_after_ops = 1});
+  Block blocks[] = {Block(1), Block(2), Block(3)};
+  IoSegment segments[3];
+  Request requests[3];
+  Request* pointers[3];
+  runtime::Completion completion;
+  completion.add(3);
+  for (std::size_t i = 0; i < 3; ++i) {
+    segments[i] = {blocks[i].all().data(), 4096};
+    requests[i].op = Op::kWrite;
+    requests[i].offset_bytes = i * 4096;
+    requests[i].segments = {&segments[i], 1};
+    requests[i].completion = &completion;
+    pointers[i] = &requests[i];
+  }
+  disk.submit(pointers);
+  completion.wait();
+  EXPECT_TRUE(requests[0].status);
+  EXPECT_TRUE(requests[1].status.failed_with(Code::kIo));
+  EXPECT_TRUE(requests[2].status.failed_with(Code::kIo));
+  EXPECT_FALSE(put(disk, 16384, 4));  // asked for when the device was gone: can never have happened
+  const auto undecided = disk.cut_power();
+  ASSERT_EQ(undecided.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(undecided[i].offset_bytes, i * 4096);
+  const Survived last_only[] = {{}, {}, {0, 4096}};
+  auto rebooted = disk.crash(last_only);
+  EXPECT_EQ(first_byte(*rebooted, 0), 0);
+  EXPECT_EQ(first_byte(*rebooted, 4096), 0);
+  EXPECT_EQ(first_byte(*rebooted, 8192), 3);
+}
+
+TEST(MemoryDevice, EachSubsetOfUnflushedWritesCanBeChosen) {
+  MemoryDevice disk;
+  ASSERT_TRUE(put(disk, 0, 1));
+  ASSERT_TRUE(disk.flush());
+  ASSERT_TRUE(put(disk, 0, 2));
+  ASSERT_TRUE(put_fua(disk, 4096, 3));
+  ASSERT_TRUE(put(disk, 8192, 4));
+  ASSERT_TRUE(disk.write_zeroes(0, 4096));
+  const auto undecided = disk.cut_power();
+  ASSERT_EQ(undecided.size(), 3u);  // what is flushed or was written with fua is settled
+  std::vector<std::uint64_t> seen;
+  for (unsigned mask = 0; mask < 8; ++mask) {
+    std::vector<Survived> survived;
+    for (unsigned i = 0; i < 3; ++i) survived.push_back({0, (mask >> i & 1) != 0 ? undecided[i].length_bytes : 0});
+    auto rebooted = disk.crash(survived);
+    EXPECT_EQ(first_byte(*rebooted, 0), (mask & 4) != 0 ? 0 : (mask & 1) != 0 ? 2 : 1);
+    EXPECT_EQ(first_byte(*rebooted, 4096), 3);
+    EXPECT_EQ(first_byte(*rebooted, 8192), (mask & 2) != 0 ? 4 : 0);
+    seen.push_back(rebooted->fingerprint());
+  }
+  std::ranges::sort(seen);
+  EXPECT_EQ(std::unique(seen.begin(), seen.end()) - seen.begin(), 6);  // the zeroes hide the write below them
+}
+
+TEST(MemoryDevice, AWriteTearsWhereOneChooses) {
+  MemoryDevice disk;
+  ASSERT_TRUE(put(disk, 0, 1));
+  ASSERT_EQ(disk.cut_power().size(), 1u);
+  const Survived middle[] = {{512, 1024}};
+  auto rebooted = disk.crash(middle);
+  Block block(255);
+  ASSERT_TRUE(rebooted->read(0, block.all()));
+  for (std::size_t i = 0; i < 4096; ++i) EXPECT_EQ(block.all()[i], std::byte{i >= 512 && i < 1024}) << i;
+}
+
 TEST(MemoryDevice, ErrorsAtTheNthMatchingOperation) {
   MemoryDevice disk({}, {.rules = {{.fault = Fault::kError, .op = Op::kWrite, .from_bytes = 4096, .to_bytes = 8192,
                                     .skip = 1, .count = 2}}});
