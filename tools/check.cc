@@ -1,34 +1,16 @@
 // `kelda check`: the whole disk, read only.
 #include "engine/check.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 
 #include "runtime/machine.h"
 #include "tools/commands.h"
 #include "tools/json.h"
+#include "tools/progress.h"
 
 namespace kelda::tools {
 
 namespace {
-
-// On a terminal only, and at most a few times a second. A bare machine's console may lead anywhere.
-class Progress {
- public:
-  void operator()(std::uint64_t done, std::uint64_t total) {
-    if (!terminal_ || total == 0) return;
-    const auto now_ns = runtime::now_ns();
-    if (done != total && now_ns - last_ns_ < 200'000'000) return;
-    last_ns_ = now_ns;
-    std::fprintf(stderr, "\r%llu of %llu pages", static_cast<unsigned long long>(done), static_cast<unsigned long long>(total));
-    if (done == total) std::fprintf(stderr, "\r\033[K");
-  }
-
- private:
-  bool terminal_ = !runtime::machine_info().bare && isatty(STDERR_FILENO) != 0;
-  std::uint64_t last_ns_ = 0;
-};
 
 void print_for_people(const std::string& name, const engine::DiskCheck& c) {
   const auto n = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
@@ -74,8 +56,12 @@ void print_json(const std::string& name, const engine::DiskCheck& c) {
 
 Result<bool> run(const CheckOptions& options) {
   auto device = TRY(blockdev::open(options.disk, {.read_only = true}));
-  Progress progress;
-  const auto report = TRY(engine::check_disk(std::move(device), {.memory_bytes = memory_to_use(options.memory_bytes, 256_MiB)}, progress));
+  Result<engine::DiskCheck> checked = Code::kFailed;
+  {
+    Progress progress("pages");
+    checked = engine::check_disk(std::move(device), {.memory_bytes = memory_to_use(options.memory_bytes, 256_MiB)}, progress);
+  }
+  const engine::DiskCheck report = TRY(std::move(checked));
   options.json ? print_json(options.disk, report) : print_for_people(options.disk, report);
   return report.sound();
 }

@@ -86,6 +86,21 @@ void add_check(CLI::App& root, CheckOptions& o) {
   app->add_flag("--json", o.json, "For programs");
 }
 
+void add_dump(CLI::App& root, DumpOptions& o) {
+  CLI::App* app = root.add_subcommand("dump", "Write what a disk holds, however damaged, without changing it; exit 0 only if nothing is missing, "
+                                              "3 if something is");
+  app->add_option("disk", o.disk, "File or block device")->type_name("F")->required();
+  app->add_option("--out", o.out, "A new file for the dump; default: stdout. The report goes to stderr")->type_name("F");
+  app->add_option("--format", o.format, "resp: commands for `redis-cli --pipe`. json: an object a line, trees without Redis keys too. none: the report only")
+      ->check(CLI::IsMember({"resp", "json", "none"}))
+      ->capture_default_str();
+  app->add_flag("--uncertain", o.uncertain, "Dump also what is there but may be out of date or was never committed");
+  app->add_option("--name", o.names, "Name of a tree whose entry in the catalog is lost, e.g. 2=kv.0; may be repeated")->type_name("ID=NAME");
+  add_size(app, "--memory", o.memory_bytes, "Bound of the memory for pages, beside what the log's changes take", "256M");
+  app->add_flag("--json", o.json, "The report for programs");
+  app->add_flag("--quiet", o.quiet, "No report; bare, stdout and stderr are one console");
+}
+
 void add_bench(CLI::App& root, BenchKvOptions& o) {
   CLI::App* bench = root.add_subcommand("bench", "Benchmarks");
   bench->require_subcommand(1);
@@ -122,11 +137,13 @@ int run_command_line(int argc, char** argv) {
   VmOptions vm_options;
   ServeOptions serve_options;
   CheckOptions check_options;
+  DumpOptions dump_options;
   UserNetworkCommand network_options;
   BenchKvOptions bench_options;
   add_vm(root, vm_options);
   add_serve(root, serve_options);
   add_check(root, check_options);
+  add_dump(root, dump_options);
   add_user_network(root, network_options);
   add_bench(root, bench_options);
   root.add_subcommand("version", "Print the version");
@@ -135,7 +152,7 @@ int run_command_line(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     // The parser's own text does not say which word it did not know.
     if (argc > 1 && argv[1][0] != '-' && !is_command(root, argv[1])) {
-      std::fprintf(stderr, "kelda: '%s' is no command; there are vm, serve, check, bench and version\n", argv[1]);
+      std::fprintf(stderr, "kelda: '%s' is no command; there are vm, serve, check, dump, bench and version\n", argv[1]);
       return kExitUsage;
     }
     return root.exit(error) == 0 ? 0 : kExitUsage;
@@ -144,6 +161,7 @@ int run_command_line(int argc, char** argv) {
   if (root.got_subcommand("serve")) return serve(serve_options);
   if (root.got_subcommand("user-network")) return user_network(network_options);
   if (root.got_subcommand("check")) return check(check_options);
+  if (root.got_subcommand("dump")) return dump(dump_options);
   if (root.got_subcommand("bench")) return bench_kv(bench_options);
   return version();
 }

@@ -1,7 +1,7 @@
 // The commands of the `kelda` program. command_line.cc fills the options; each command has a file of its own.
 //
 // Exit codes: 0 done; 1 the command failed (the message on stderr says why and what to do); 2 the command line is wrong.
-// `kelda vm` exits with the guest's code.
+// 3, of `kelda dump`: done, but something is missing or uncertain. `kelda vm` exits with the guest's code.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@ namespace kelda::tools {
 
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
+inline constexpr int kExitIncomplete = 3;
 
 struct VmOptions {
   std::string disk;
@@ -59,6 +60,17 @@ struct CheckOptions {
   bool json = false;
 };
 
+struct DumpOptions {
+  std::string disk;
+  std::string out;                    // empty: stdout
+  std::string format = "resp";
+  std::vector<std::string> names;     // ID=NAME
+  std::uint64_t memory_bytes = 0;     // as of check
+  bool uncertain = false;
+  bool json = false;                  // the report
+  bool quiet = false;                 // no report
+};
+
 struct BenchKvOptions {
   std::string disk;                   // empty: a file in the temporary directory; bare: /dev/vda
   std::uint64_t create_bytes = 4ull << 30;
@@ -79,6 +91,7 @@ int vm(const VmOptions& options);
 int user_network(const UserNetworkCommand& options);
 int serve(const ServeOptions& options);
 int check(const CheckOptions& options);
+int dump(const DumpOptions& options);
 int bench_kv(const BenchKvOptions& options);
 int version();
 

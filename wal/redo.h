@@ -27,6 +27,8 @@ class Redo {
   // After the last record and RecoveryHandler::before_undo().
   Result<> check_bases();
   std::uint64_t applied_changes() const { return applied_changes_; }
+  // Pages to which changes could not be applied, and why.
+  const std::unordered_map<PageId, std::string>& baseless() const { return baseless_; }
 
  private:
   Result<> apply_change(Lsn lsn, const ChangeView& change);
