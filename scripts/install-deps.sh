@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building, testing and running need, and only what is missing.
+# Installs the Debian packages that building, testing and running need, and only what is missing. With the word "fuzz",
+# also those of scripts/fuzz.sh.
 set -euo pipefail
 
 packages=(
@@ -9,6 +10,7 @@ packages=(
   qemu-system-x86 passt iproute2
   redis-tools redis-server python3-redis liblmdb-dev
 )
+[ "${1:-}" != fuzz ] || packages+=(clang-19 libclang-rt-19-dev llvm-19)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -17,7 +17,7 @@ ORDER = ["common", "kernel", "runtime", "blockdev", "net", "disk", "bufferpool",
 # Layers beside each other, that must not include one another.
 SIBLINGS = {("blockdev", "net"), ("net", "blockdev"), ("disk", "net"), ("bufferpool", "net"), ("wal", "net"),
             ("btree", "net"), ("engine", "net")}
-FREE = {"tests", "bench", "include"}
+FREE = {"tests", "bench", "fuzz", "include"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 PLATFORM = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif)\b.*(KELDA_BARE|KELDA_HOSTED|KELDA_SIM|__linux__|__KELDA)")
 MAX_LINES = 700

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
+#include <iostream>
 
 #include "tools/commands.h"
 
@@ -122,6 +123,11 @@ void add_bench(CLI::App& root, BenchKvOptions& o) {
   app->add_flag("--json", o.json, "For programs");
 }
 
+int version() {
+  std::printf("kelda %s\n", KELDA_VERSION);
+  return 0;
+}
+
 bool is_command(const CLI::App& root, const std::string& word) {
   const auto named = root.get_subcommands([&](const CLI::App* command) { return command->get_name() == word; });
   return !named.empty();
@@ -129,40 +135,41 @@ bool is_command(const CLI::App& root, const std::string& word) {
 
 }  // namespace
 
-int run_command_line(int argc, char** argv) {
+std::optional<int> parse_command_line(int argc, char** argv, CommandLine& line, std::ostream& out, std::ostream& err) {
   CLI::App root("Kelda: a transactional database that is a Linux process or, the same file, a virtual machine.", "kelda");
   root.require_subcommand(1);
   root.fallthrough(false);
   root.footer("`kelda COMMAND --help` explains a command.");
-  VmOptions vm_options;
-  ServeOptions serve_options;
-  CheckOptions check_options;
-  DumpOptions dump_options;
-  UserNetworkCommand network_options;
-  BenchKvOptions bench_options;
-  add_vm(root, vm_options);
-  add_serve(root, serve_options);
-  add_check(root, check_options);
-  add_dump(root, dump_options);
-  add_user_network(root, network_options);
-  add_bench(root, bench_options);
+  add_vm(root, line.vm);
+  add_serve(root, line.serve);
+  add_check(root, line.check);
+  add_dump(root, line.dump);
+  add_user_network(root, line.user_network);
+  add_bench(root, line.bench);
   root.add_subcommand("version", "Print the version");
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // The parser's own text does not say which word it did not know.
     if (argc > 1 && argv[1][0] != '-' && !is_command(root, argv[1])) {
-      std::fprintf(stderr, "kelda: '%s' is no command; there are vm, serve, check, dump, bench and version\n", argv[1]);
+      err << "kelda: '" << argv[1] << "' is no command; there are vm, serve, check, dump, bench and version\n";
       return kExitUsage;
     }
-    return root.exit(error) == 0 ? 0 : kExitUsage;
+    return root.exit(error, out, err) == 0 ? 0 : kExitUsage;
   }
-  if (root.got_subcommand("vm")) return vm(vm_options);
-  if (root.got_subcommand("serve")) return serve(serve_options);
-  if (root.got_subcommand("user-network")) return user_network(network_options);
-  if (root.got_subcommand("check")) return check(check_options);
-  if (root.got_subcommand("dump")) return dump(dump_options);
-  if (root.got_subcommand("bench")) return bench_kv(bench_options);
+  line.command = root.get_subcommands().front()->get_name();
+  return std::nullopt;
+}
+
+int run_command_line(int argc, char** argv) {
+  CommandLine line;
+  if (const auto ended = parse_command_line(argc, argv, line, std::cout, std::cerr)) return *ended;
+  if (line.command == "vm") return vm(line.vm);
+  if (line.command == "serve") return serve(line.serve);
+  if (line.command == "user-network") return user_network(line.user_network);
+  if (line.command == "check") return check(line.check);
+  if (line.command == "dump") return dump(line.dump);
+  if (line.command == "bench") return bench_kv(line.bench);
   return version();
 }
 

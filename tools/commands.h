@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <iosfwd>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -93,7 +95,19 @@ int serve(const ServeOptions& options);
 int check(const CheckOptions& options);
 int dump(const DumpOptions& options);
 int bench_kv(const BenchKvOptions& options);
-int version();
+
+struct CommandLine {
+  std::string command;  // which of them was given
+  VmOptions vm;
+  ServeOptions serve;
+  CheckOptions check;
+  DumpOptions dump;
+  UserNetworkCommand user_network;
+  BenchKvOptions bench;
+};
+
+// Nothing: `line` is what to do. Else the exit code: help was asked for, or the command line is wrong and `err` says how.
+std::optional<int> parse_command_line(int argc, char** argv, CommandLine& line, std::ostream& out, std::ostream& err);
 
 // Parses, runs the command, returns the exit code.
 int run_command_line(int argc, char** argv);
