@@ -17,7 +17,10 @@ namespace kelda::blockdev {
 class HostedDevice;
 class IoWorkers;
 
-struct InFlight : runtime::UringOp, runtime::Message {
+struct TransferOp : runtime::UringOp {};
+struct FlushOp : runtime::UringOp {};
+
+struct InFlight : TransferOp, FlushOp, runtime::Message {
   HostedDevice* device = nullptr;
   Request* request = nullptr;
   runtime::Core* core = nullptr;  // where it was submitted
@@ -41,6 +44,8 @@ class HostedDevice final : public BlockDevice {
 
  private:
   void submit_to_ring(runtime::Ring& ring, Request& request);
+  void submit_write_and_flush(runtime::Ring& ring, Request& request);
+  void transferred(InFlight& in_flight, std::int64_t result);
   void submit_to_workers(Request& request);
   bool has(const Request& request) const;
   Error error_of(const Request& request, int error_number) const;

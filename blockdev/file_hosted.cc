@@ -160,6 +160,7 @@ Result<> DiskFile::probe() {
   // fdatasync and RWF_DSYNC reach the medium: Linux flushes the disk's own cache for both.
   info_.has_flush = true;
   info_.has_fua = !info_.read_only;
+  disk_has_fua_ = queue_attribute_is_positive(block_device_ ? what.st_rdev : what.st_dev, "fua");
   return {};
 }
 

@@ -21,6 +21,8 @@ class DiskFile {
   int fd() const { return fd_; }
   bool is_block_device() const { return block_device_; }
   bool is_direct() const { return direct_; }  // O_DIRECT
+  // The disk below makes single writes durable by itself; otherwise RWF_DSYNC means a flush of the disk's whole cache.
+  bool disk_has_fua() const { return disk_has_fua_; }
   const DeviceInfo& info() const { return info_; }
 
  private:
@@ -40,6 +42,7 @@ class DiskFile {
   int fd_ = -1;
   bool block_device_ = false;
   bool direct_ = true;
+  bool disk_has_fua_ = false;
 };
 
 // A device over a DiskFile: io_uring on cores that have a ring, worker threads on others.

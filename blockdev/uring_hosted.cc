@@ -54,7 +54,6 @@ void prepare_transfer(io_uring_sqe* sqe, const runtime::Ring& ring, int fd, cons
   } else {
     io_uring_prep_writev(sqe, fd, vector, count, at);
   }
-  if (request.fua) sqe->rw_flags = RWF_DSYNC;
 }
 
 void prepare(io_uring_sqe* sqe, const runtime::Ring& ring, int fd, const Request& request) {
@@ -111,16 +110,43 @@ void HostedDevice::submit(std::span<Request* const> requests) {
 }
 
 void HostedDevice::submit_to_ring(runtime::Ring& ring, Request& request) {
+  if (request.fua && !file_->disk_has_fua()) return submit_write_and_flush(ring, request);
   InFlight& in_flight = in_flight_of(request);
-  in_flight.complete = [](runtime::UringOp& op, int result, std::uint32_t) {
-    auto& self = static_cast<InFlight&>(op);
-    const std::uint64_t wanted = transfer_bytes(*self.request);
-    const bool short_transfer = result > 0 && static_cast<std::uint64_t>(result) < wanted;
-    if (!short_transfer) return self.device->finish(*self.request, result);
-    self.result = result;
-    self.device->submit_to_workers(*self.request);  // they go on where io_uring stopped
+  TransferOp& op = in_flight;
+  op.complete = [](runtime::UringOp& done, int result, std::uint32_t) {
+    auto& self = static_cast<InFlight&>(static_cast<TransferOp&>(done));
+    self.device->transferred(self, result);
   };
-  ring.queue(in_flight, [&](io_uring_sqe* sqe) { prepare(sqe, ring, file_->fd(), request); });
+  ring.queue(op, [&](io_uring_sqe* sqe) {
+    prepare(sqe, ring, file_->fd(), request);
+    if (request.fua) sqe->rw_flags = RWF_DSYNC;
+  });
+}
+
+// Where RWF_DSYNC would end in a flush of the whole disk anyway, Linux leaves that flush to a worker bound to the CPU that
+// took the write's interrupt, and it waits while that CPU is busy. A linked fdatasync does not.
+void HostedDevice::submit_write_and_flush(runtime::Ring& ring, Request& request) {
+  InFlight& in_flight = in_flight_of(request);
+  TransferOp& write = in_flight;
+  FlushOp& flush = in_flight;
+  write.complete = [](runtime::UringOp& done, int result, std::uint32_t) {
+    static_cast<InFlight&>(static_cast<TransferOp&>(done)).result = result;
+  };
+  flush.complete = [](runtime::UringOp& done, int result, std::uint32_t) {
+    auto& self = static_cast<InFlight&>(static_cast<FlushOp&>(done));
+    // Cancelled: the write failed or fell short, so its result counts.
+    self.device->transferred(self, result == 0 || result == -ECANCELED ? self.result : result);
+  };
+  ring.queue_linked(
+      write, [&](io_uring_sqe* sqe) { prepare(sqe, ring, file_->fd(), request); },
+      flush, [&](io_uring_sqe* sqe) { io_uring_prep_fsync(sqe, file_->fd(), IORING_FSYNC_DATASYNC); });
+}
+
+void HostedDevice::transferred(InFlight& in_flight, std::int64_t result) {
+  Request& request = *in_flight.request;
+  in_flight.result = result;
+  if (result <= 0 || static_cast<std::uint64_t>(result) >= transfer_bytes(request)) return finish(request, result);
+  submit_to_workers(request);  // they go on where io_uring stopped
 }
 
 void HostedDevice::submit_to_workers(Request& request) {

@@ -49,13 +49,13 @@ Ring::~Ring() {
   if (open_) io_uring_queue_exit(&ring_);
 }
 
+void Ring::make_room(unsigned entries) {
+  while (io_uring_sq_space_left(&ring_) < entries) submit();
+}
+
 io_uring_sqe* Ring::next_sqe() {
-  io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-  while (sqe == nullptr) {
-    submit();
-    sqe = io_uring_get_sqe(&ring_);
-  }
-  return sqe;
+  make_room(1);
+  return io_uring_get_sqe(&ring_);
 }
 
 bool Ring::needs_enter() const {

@@ -42,7 +42,18 @@ class Ring {
     io_uring_sqe_set_data(sqe, &op);
     ++in_flight_;
   }
-  // The same for an operation whose completion nobody waits for (a cancel): it is reaped and forgotten.
+  // Two that the kernel runs one after the other: the second only after the first succeeded in full, else it completes with
+  // -ECANCELED, after the first.
+  template <class PrepareFirst, class PrepareSecond>
+  void queue_linked(UringOp& first, PrepareFirst prepare_first, UringOp& second, PrepareSecond prepare_second) {
+    make_room(2);  // a link does not reach from one submission into the next
+    queue(first, [&](io_uring_sqe* sqe) {
+      prepare_first(sqe);
+      sqe->flags |= IOSQE_IO_LINK;
+    });
+    queue(second, prepare_second);
+  }
+  // As queue(), for an operation whose completion nobody waits for (a cancel): it is reaped and forgotten.
   template <class Prepare>
   void queue_unheeded(Prepare prepare) {
     queue(unheeded_, prepare);
@@ -64,6 +75,7 @@ class Ring {
 
  private:
   Ring() = default;
+  void make_room(unsigned entries);
   io_uring_sqe* next_sqe();
 
   io_uring ring_{};

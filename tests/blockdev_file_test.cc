@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/ring_hosted.h"
 #include "tests/blockdev_file_testing.h"
 
 namespace kelda::blockdev {
@@ -184,6 +185,37 @@ TEST_P(FileDevice, RegisteredBuffersReadAndWrite) {
     std::fill_n(memory.all().data(), 64_KiB, std::byte{0});
     ASSERT_TRUE(device->read(0, memory.all()));
     EXPECT_TRUE(memory == copy);
+  });
+}
+
+// However full the submission queue is when they come: the second must see that the first failed.
+TEST_P(FileDevice, OfTwoLinkedOperationsTheSecondNeverRunsAlone) {
+  in_fiber([] {
+    runtime::Ring* ring = runtime::Ring::of(runtime::Core::current());
+    if (ring == nullptr) GTEST_SKIP() << "no io_uring";
+    struct Op : runtime::UringOp {
+      runtime::Completion* both = nullptr;
+      int result = 1;
+    };
+    for (int queued_before = 0; queued_before < 600; queued_before += queued_before < 505 ? 101 : 1) {
+      for (int i = 0; i < queued_before; ++i) ring->queue_unheeded([](io_uring_sqe* sqe) { io_uring_prep_nop(sqe); });
+      runtime::Completion both;
+      both.add(2);
+      Op first, second;
+      for (Op* op : {&first, &second}) {
+        op->both = &both;
+        op->complete = [](runtime::UringOp& done, int result, std::uint32_t) {
+          static_cast<Op&>(done).result = result;
+          static_cast<Op&>(done).both->done();
+        };
+      }
+      ring->queue_linked(
+          first, [](io_uring_sqe* sqe) { io_uring_prep_read(sqe, -1, nullptr, 0, 0); }, second,
+          [](io_uring_sqe* sqe) { io_uring_prep_nop(sqe); });
+      both.wait();
+      ASSERT_EQ(first.result, -EBADF);
+      ASSERT_EQ(second.result, -ECANCELED) << "with " << queued_before << " queued before";
+    }
   });
 }
 
