@@ -13,10 +13,13 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Lowest first. A layer may include those before it.
-ORDER = ["common", "kernel", "runtime", "blockdev", "net", "disk", "bufferpool", "wal", "btree", "engine", "server", "tools"]
+ORDER = ["common", "history", "kernel", "runtime", "blockdev", "net", "disk", "bufferpool", "wal", "btree", "engine", "server", "tools"]
 # Layers beside each other, that must not include one another.
 SIBLINGS = {("blockdev", "net"), ("net", "blockdev"), ("disk", "net"), ("bufferpool", "net"), ("wal", "net"),
             ("btree", "net"), ("engine", "net")}
+# Not part of the product: stands on common/ alone, and only programs that test use it.
+CHECKERS = {"history"}
+CHECKER_USERS = {"sim"}
 FREE = {"tests", "bench", "fuzz", "include"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 PLATFORM = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif)\b.*(KELDA_BARE|KELDA_HOSTED|KELDA_SIM|__linux__|__KELDA)")
@@ -44,6 +47,8 @@ def check_include(folder, path, target, problems, where):
         problems.append(f"{where}: only *_bare.* files may include kernel/")
     if ORDER.index(layer) > ORDER.index(folder):
         problems.append(f"{where}: {folder}/ includes {layer}/, which is above it")
+    if layer in CHECKERS and folder not in CHECKERS | CHECKER_USERS:
+        problems.append(f"{where}: {folder}/ must not know {layer}/, which judges it")
     if (folder, layer) in SIBLINGS:
         problems.append(f"{where}: {folder}/ and {layer}/ must not know each other")
 
