@@ -76,6 +76,18 @@ class Machines(acceptance.Case):
         for machine in ("q35", "microvm"):
             self.serves(machine=machine, memory="64M")
 
+    def test_passt_may_not_start(self):
+        """As in a container that forbids user namespaces: a passt that ends at once, and fails."""
+        forbidden = self.folder / "bin"
+        forbidden.mkdir()
+        (forbidden / "passt").write_text("#!/bin/sh\necho \"Couldn't create user namespace\" >&2\nexit 1\n")
+        (forbidden / "passt").chmod(0o755)
+        path = os.environ["PATH"]
+        self.addCleanup(os.environ.__setitem__, "PATH", path)
+        os.environ["PATH"] = f"{forbidden}:{path}"
+        _, server = self.serves()
+        self.assertIn("using the built-in network", server.output())
+
     def test_odd_names(self):
         """A path with what shells and QEMU's option syntax care about."""
         odd = self.folder / "a, b=c 'd'"

@@ -153,38 +153,6 @@ int exit_code_of(int status) {
   return code >= 3 && (code & 1) != 0 ? (code >> 1) - 1 : code;
 }
 
-// Until QEMU ends. Signals are blocked in this process and taken here.
-int wait_for_end(Child& qemu, Child& passt, const sigset_t& signals, const std::string& monitor) {
-  // `timeout`, shells and supervisors may signal the process and its group: that is one request.
-  constexpr std::int64_t kSameRequestNs = 500'000'000;
-  std::int64_t asked_ns = 0;
-  bool network_ended = false;
-  for (;;) {
-    int status = 0;
-    if (qemu.ended(status)) return exit_code_of(status);
-    if (!network_ended && passt.pid() > 0 && passt.ended(status)) {
-      network_ended = true;
-      // passt ends when the machine does, and may be seen first.
-      for (int i = 0; i < 100; ++i, usleep(10'000)) {
-        if (qemu.ended(status)) return exit_code_of(status);
-      }
-      std::fprintf(stderr, "kelda vm: the network has ended; the machine goes on without it\n");
-    }
-    int signal = 0;
-    sigwait(&signals, &signal);
-    if (signal == SIGCHLD) continue;
-    if (asked_ns != 0) {
-      if (static_cast<std::int64_t>(runtime::now_ns()) - asked_ns < kSameRequestNs) continue;
-      std::fprintf(stderr, "kelda vm: ending the machine at once\n");
-      qemu.kill_now();
-    } else {
-      std::fprintf(stderr, "kelda vm: asking the machine to stop (again: at once)\n");
-      if (!press_power_button(monitor)) std::fprintf(stderr, "kelda vm: the machine's monitor does not answer\n");
-    }
-    asked_ns = runtime::now_ns();
-  }
-}
-
 // passt does not start on a host that leads nowhere.
 bool has_default_route() {
   std::ifstream routes("/proc/net/route");
@@ -206,15 +174,89 @@ Result<Child> start_passt(const VmOptions& options, const VmHost& host, int its_
   return child;
 }
 
-Result<Child> start_network(const VmOptions& options, const VmHost& host, int& guest_end) {
-  int ends[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return system_error("socketpair");
-  guest_end = ends[0];
-  const bool passt = options.net == "user" && in_path("passt") && has_default_route();
-  Result<Child> child = passt ? start_passt(options, host, ends[1])
-                              : Child::start(builtin_network_command(options, host), {{ends[1], 4}});
-  close(ends[1]);
-  return child;
+// The guest's network in user space: passt where it runs, else the one that is built in.
+class Network {
+ public:
+  Network(const VmOptions& options, const VmHost& host) : options_(options), host_(host) {}
+  ~Network() {
+    if (its_end_ >= 0) close(its_end_);
+  }
+
+  // Returns the end for QEMU.
+  Result<int> start() {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return system_error("socketpair");
+    its_end_ = ends[1];
+    if (options_.net == "user" && in_path("passt") && has_default_route()) {
+      passt_until_ns_ = runtime::now_ns() + kPasstStartsNs;
+      child_ = TRY(start_passt(options_, host_, its_end_));
+    } else {
+      TRY(start_builtin());
+    }
+    return ends[0];
+  }
+
+  // Seen once, with the wait status.
+  bool ended(int& status) { return child_.pid() > 0 && child_.ended(status); }
+
+  // passt needs to make a user namespace, which containers and chroots often forbid, and fails at once where it cannot:
+  // no frame has passed yet, and the built-in network may go on from there. False: that is not what happened.
+  Result<bool> take_over(int status) {
+    if (runtime::now_ns() > passt_until_ns_ || status == 0) return false;
+    passt_until_ns_ = 0;
+    std::fprintf(stderr, "kelda vm: passt does not run here (it needs the right to make a user namespace): using the built-in network\n");
+    TRY(start_builtin());
+    return true;
+  }
+
+ private:
+  static constexpr runtime::TimeNs kPasstStartsNs = 3'000'000'000;
+
+  Result<> start_builtin() {
+    child_ = TRY(Child::start(builtin_network_command(options_, host_), {{its_end_, 4}}));
+    return {};
+  }
+
+  const VmOptions& options_;
+  const VmHost& host_;
+  int its_end_ = -1;
+  Child child_;
+  runtime::TimeNs passt_until_ns_ = 0;
+};
+
+// Until QEMU ends. Signals are blocked in this process and taken here.
+int wait_for_end(Child& qemu, Network& network, const sigset_t& signals, const std::string& monitor) {
+  // `timeout`, shells and supervisors may signal the process and its group: that is one request.
+  constexpr std::int64_t kSameRequestNs = 500'000'000;
+  std::int64_t asked_ns = 0;
+  for (;;) {
+    int status = 0;
+    if (qemu.ended(status)) return exit_code_of(status);
+    if (network.ended(status)) {
+      auto taken_over = network.take_over(status);
+      // It ends when the machine does, and may be seen first.
+      for (int i = 0; i < 100 && taken_over && !*taken_over; ++i, usleep(10'000)) {
+        if (qemu.ended(status)) return exit_code_of(status);
+      }
+      if (!taken_over) {
+        std::fprintf(stderr, "kelda vm: %s\n", taken_over.error().to_string().c_str());
+      } else if (!*taken_over) {
+        std::fprintf(stderr, "kelda vm: the network has ended; the machine goes on without it\n");
+      }
+    }
+    int signal = 0;
+    sigwait(&signals, &signal);
+    if (signal == SIGCHLD) continue;
+    if (asked_ns != 0) {
+      if (static_cast<std::int64_t>(runtime::now_ns()) - asked_ns < kSameRequestNs) continue;
+      std::fprintf(stderr, "kelda vm: ending the machine at once\n");
+      qemu.kill_now();
+    } else {
+      std::fprintf(stderr, "kelda vm: asking the machine to stop (again: at once)\n");
+      if (!press_power_button(monitor)) std::fprintf(stderr, "kelda vm: the machine's monitor does not answer\n");
+    }
+    asked_ns = runtime::now_ns();
+  }
 }
 
 Result<int> run(const VmOptions& options) {
@@ -243,16 +285,16 @@ Result<int> run(const VmOptions& options) {
   ScratchFolder scratch;
   TRY(scratch.make());
   host.monitor_socket = scratch.monitor();
-  Child passt;
+  Network network(options, host);
   std::vector<Child::Descriptor> descriptors;
   int guest_end = -1;
   if (in_user_space(options)) {
-    passt = TRY(start_network(options, host, guest_end));
+    guest_end = TRY(network.start());
     descriptors.push_back({guest_end, 3});
   }
   Child qemu = TRY(Child::start(TRY(qemu_command(options, host)), descriptors));
   if (guest_end >= 0) close(guest_end);
-  return wait_for_end(qemu, passt, signals, host.monitor_socket);
+  return wait_for_end(qemu, network, signals, host.monitor_socket);
 }
 
 }  // namespace
