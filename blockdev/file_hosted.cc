@@ -3,11 +3,14 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -51,6 +54,14 @@ bool queue_attribute_is_positive(dev_t device, const char* attribute) {
     if (in >> value) return value > 0;
   }
   return false;
+}
+
+// Does the filesystem see to RWF_DSYNC itself? FUSE only passes it on, to servers of which most do not look at it, also where
+// they lie on a disk (ntfs-3g). Linux's own disk filesystems do.
+bool honours_dsync(int fd) {
+  constexpr decltype(statfs::f_type) kHonour[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, F2FS_SUPER_MAGIC};
+  struct statfs filesystem;
+  return fstatfs(fd, &filesystem) == 0 && std::ranges::find(kHonour, filesystem.f_type) != std::end(kHonour);
 }
 
 }  // namespace
@@ -157,10 +168,11 @@ Result<> DiskFile::probe() {
                                           "path that is not there yet with --create SIZE");
   }
   info_.atomic_bytes = info_.block_bytes;
-  // fdatasync and RWF_DSYNC reach the medium: Linux flushes the disk's own cache for both.
+  // fdatasync reaches the medium, with the disk's own cache; where the disk has FUA, so does RWF_DSYNC.
   info_.has_flush = true;
   info_.has_fua = !info_.read_only;
-  disk_has_fua_ = queue_attribute_is_positive(block_device_ ? what.st_rdev : what.st_dev, "fua");
+  disk_has_fua_ = (block_device_ || honours_dsync(fd_)) &&
+                  queue_attribute_is_positive(block_device_ ? what.st_rdev : what.st_dev, "fua");
   return {};
 }
 

@@ -21,7 +21,8 @@ class DiskFile {
   int fd() const { return fd_; }
   bool is_block_device() const { return block_device_; }
   bool is_direct() const { return direct_; }  // O_DIRECT
-  // The disk below makes single writes durable by itself; otherwise RWF_DSYNC means a flush of the disk's whole cache.
+  // The disk below makes single writes durable by itself, and the filesystem asks it to, for RWF_DSYNC. Otherwise a durable
+  // write is a write and an fdatasync.
   bool disk_has_fua() const { return disk_has_fua_; }
   const DeviceInfo& info() const { return info_; }
 

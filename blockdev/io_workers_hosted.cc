@@ -27,7 +27,10 @@ std::vector<iovec> rest_of(const Request& request, std::uint64_t done) {
   return rest;
 }
 
+int flush_blocking(const DiskFile& file) { return fdatasync(file.fd()) == 0 ? 0 : -errno; }
+
 std::int64_t transfer_blocking(const DiskFile& file, const Request& request, std::uint64_t done) {
+  const int flags = request.fua && file.disk_has_fua() ? RWF_DSYNC : 0;
   for (;;) {
     const std::vector<iovec> rest = rest_of(request, done);
     if (rest.empty()) return static_cast<std::int64_t>(done);
@@ -35,12 +38,20 @@ std::int64_t transfer_blocking(const DiskFile& file, const Request& request, std
     const int count = static_cast<int>(std::min<std::size_t>(rest.size(), IOV_MAX));
     const ssize_t moved = request.op == Op::kRead
                               ? preadv(file.fd(), rest.data(), count, at)
-                              : pwritev2(file.fd(), rest.data(), count, at, request.fua ? RWF_DSYNC : 0);
+                              : pwritev2(file.fd(), rest.data(), count, at, flags);
     if (moved < 0 && errno == EINTR) continue;
     if (moved < 0) return -errno;
     if (moved == 0) return static_cast<std::int64_t>(done);  // the end of the file, or a device that takes no more
     done += static_cast<std::uint64_t>(moved);
   }
+}
+
+// What was done before, by io_uring, is not flushed yet either.
+std::int64_t write_blocking(const DiskFile& file, const Request& request, std::uint64_t already_done) {
+  const std::int64_t moved = transfer_blocking(file, request, already_done);
+  if (moved < 0 || !request.fua || file.disk_has_fua()) return moved;
+  const int flushed = flush_blocking(file);
+  return flushed < 0 ? flushed : moved;
 }
 
 std::int64_t range_blocking(const DiskFile& file, const Request& request) {
@@ -60,9 +71,9 @@ std::int64_t range_blocking(const DiskFile& file, const Request& request) {
 
 std::int64_t perform_blocking(const DiskFile& file, const Request& request, std::uint64_t already_done) {
   switch (request.op) {
-    case Op::kRead:
-    case Op::kWrite: return transfer_blocking(file, request, already_done);
-    case Op::kFlush: return fdatasync(file.fd()) == 0 ? 0 : -errno;
+    case Op::kRead: return transfer_blocking(file, request, already_done);
+    case Op::kWrite: return write_blocking(file, request, already_done);
+    case Op::kFlush: return flush_blocking(file);
     case Op::kDiscard:
     case Op::kWriteZeroes: return range_blocking(file, request);
   }
