@@ -109,8 +109,8 @@ void BufferPool::drop(std::span<const PageId> pages) {
 }
 
 Error BufferPool::Impl::fail(Error error) {
-  if (error.code() == Code::kNoSpace || error.code() == Code::kIo) {
-    // Also when the host has no room for a page that exists: other than on a full disk, nothing goes on.
+  if (error.code() != Code::kFailed) {
+    // Also kNoSpace, when the host has no room for a page that exists: other than on a full disk, nothing goes on.
     error = Error(Code::kFailed, "writing pages failed (" + error.to_string() + "); see to the device and restart to recover");
   }
   supply.latch.lock();

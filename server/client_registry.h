@@ -40,7 +40,11 @@ struct ClientInfo {
 
   // Touched on `core` only; null once the connection is gone.
   net::Connection* connection = nullptr;
-  bool waiting_for_request = false;  // parked in read() between requests
+  bool reading = false;              // parked in read()
+  bool waiting_for_request = false;  // parked there between requests
+  bool engine_failed = false;        // the client is to be told so, and the connection ends
+  bool being_told = false;           // by another fiber, which sets `told` when it has done with the connection
+  runtime::Event told;
 };
 
 class ClientRegistry {

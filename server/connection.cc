@@ -39,9 +39,13 @@ void ConnectionLoop::run() {
   while (true) {
     execute_all();
     if (!send()) return;
-    if (client_.closing) return linger();
+    if (client_.closing) {
+      if (ends_with_an_error_) linger();
+      return;
+    }
     if (server_.stopping.load(std::memory_order_acquire) || client_.info->killed.load(std::memory_order_relaxed))
       return;
+    if (client_.info->engine_failed) return say_that_the_engine_failed();
     if (!std::exchange(read_aside_, false) && !read_more()) return;
   }
 }
@@ -54,7 +58,7 @@ void ConnectionLoop::execute_all() {
     if (outcome == RequestParser::Outcome::kNeedMore) return;
     if (outcome == RequestParser::Outcome::kError) {
       Reply(client_.out, client_.resp3, SIZE_MAX).error("ERR " + parser_.error());
-      client_.closing = protocol_error_ = true;
+      client_.closing = ends_with_an_error_ = true;
       return;
     }
     if (const auto* refusal = parser_.refusal()) {
@@ -72,10 +76,16 @@ void ConnectionLoop::execute_all() {
   }
 }
 
+void ConnectionLoop::say_that_the_engine_failed() {
+  const auto health = server_.database.health();
+  KELDA_ASSERT(!health);
+  Reply(client_.out, client_.resp3, SIZE_MAX).error(error_text(health.error()));
+  if (send()) linger();
+}
+
 // A connection that is closed with bytes unread is reset, and the client may lose the error that it was just sent. So
 // what it is still sending is read for a moment.
 void ConnectionLoop::linger() {
-  if (!protocol_error_) return;
   const runtime::TimeNs deadline_ns = runtime::now_ns() + kLingerNs;
   for (std::size_t left = kLingerBytes; left > 0;) {
     input_.consume(input_.data().size());
@@ -95,9 +105,14 @@ bool ConnectionLoop::read_more() {
   report_buffers();
   const std::uint32_t timeout_s = server_.config.idle_timeout_s.load(std::memory_order_relaxed);
   const runtime::TimeNs deadline_ns = timeout_s == 0 ? runtime::kNever : runtime::now_ns() + timeout_s * kSecondNs;
+  client_.info->reading = true;
   client_.info->waiting_for_request = between_requests;
   const auto count = connection_->read(room, deadline_ns);
-  client_.info->waiting_for_request = false;
+  client_.info->reading = client_.info->waiting_for_request = false;
+  if (client_.info->being_told) {
+    client_.info->told.wait();
+    return false;
+  }
   if (!count || *count == 0) return false;
   input_.filled(*count);
   client_.info->active_ms.store(wall_clock_ms(), std::memory_order_relaxed);
@@ -121,7 +136,7 @@ bool ConnectionLoop::write(Bytes data) {
 bool ConnectionLoop::send() {
   if (broken_) return false;
   const auto durable = client_.make_durable();
-  if (!durable) client_.closing = true;
+  if (!durable) client_.closing = ends_with_an_error_ = true;
   std::string& out = client_.out;
   client_.info->output_bytes.store(out.size(), std::memory_order_relaxed);
   for (std::size_t sent = 0; sent < out.size() && !broken_; sent += kWritePieceBytes) {

@@ -36,6 +36,7 @@ class ConnectionLoop {
   void execute_all();  // everything complete in the input
   bool send();         // false: the connection is over
   bool write(Bytes data);
+  void say_that_the_engine_failed();
   void linger();
   void report_buffers() { client_.memory.report(input_.capacity() + client_.buffer_bytes()); }
   void read_while_stalled();
@@ -47,7 +48,7 @@ class ConnectionLoop {
   InputBuffer input_;
   RequestParser parser_;
   bool broken_ = false;
-  bool protocol_error_ = false;
+  bool ends_with_an_error_ = false;  // which the client is to get whatever it is sending
 
   runtime::TimeNs writing_since_ns_ = runtime::kNever;  // kNever: not writing
   bool reading_aside_ = false;                          // by the second fiber

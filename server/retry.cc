@@ -42,7 +42,7 @@ std::string error_text(const Error& error) {
     case Code::kConflict:
       return "CONFLICT the transaction met others on its keys too often; try again";
     case Code::kFailed:
-      return "MISCONF the engine has stopped: " + error.to_string() + "; restart Kelda to recover";
+      return "MISCONF the engine has stopped: " + error.to_string();
     case Code::kCorrupt:
       return "CORRUPT " + error.to_string();
     case Code::kIo:

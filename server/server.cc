@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "server/connection.h"
+#include "server/failure_watch.h"
 #include "server/reclaimer.h"
 #include "server/server_state.h"
 
@@ -143,6 +144,17 @@ Result<> Server::serve(runtime::Runtime& runtime, net::Listener& listener) {
           done.done();
         },
         {.name = "reclaimer"});
+    if (!started) done.done();
+  }
+  FailureWatch failure_watch(server, done);
+  if (started) {
+    done.add();
+    started = runtime.core(0).spawn(
+        [&] {
+          failure_watch.run();
+          done.done();
+        },
+        {.name = "failure-watch"});
     if (!started) done.done();
   }
   if (!started) server.request_stop();

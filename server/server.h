@@ -9,6 +9,7 @@
 //  3. After a stop is requested no new request is begun; those under way are finished and answered, then serve()
 //  returns.
 //     The database stays open: it is the caller's.
+//  4. When the engine fails, everybody who is connected is told so, and those connections end (failure_watch.h).
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,8 @@ struct ServerOptions {
   std::uint32_t write_timeout_s = 60;          // a client that takes nothing for so long is closed
   std::uint32_t stop_grace_ms = 2000;          // for requests under way when a stop is requested
   std::size_t stack_bytes = 64 * 1024;         // of a client's fiber
+  // Called once, on core 0, when the engine has failed; health() says the same.
+  void (*on_failure)(const Error& cause) = nullptr;
   // What INFO tells.
   std::uint64_t memory_bytes = 0;
   DurabilityMode durability = DurabilityMode::kFlush;

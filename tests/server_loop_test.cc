@@ -201,6 +201,54 @@ TEST(ServerLoop, ClientsTogetherStayWithinTheirMemory) {
   });
 }
 
+// Silent, in MULTI, in the midst of a request, on either core: all are told, and their connections end. Later ones may read.
+TEST(ServerLoop, EveryClientIsToldThatTheEngineHasFailed) {
+  static std::atomic<int> reports;
+  reports = 0;
+  ServerOptions options;
+  options.on_failure = [](const Error& cause) { reports += cause.code() == Code::kFailed ? 1 : 0; };
+  with_server(2, options, [](Server& server, net::PipeListener& listener, MemoryDatabase& database) {
+    Peer writer(listener), silent(listener), in_multi(listener), half_way(listener), new_one(listener);
+    EXPECT_EQ(writer.ask("SET k v\r\n", kOk), kOk);
+    EXPECT_EQ(silent.ask("GET k\r\n", bulk("v")), bulk("v"));
+    EXPECT_EQ(in_multi.ask("MULTI\r\nSET k w\r\n", kOk + "+QUEUED\r\n"), kOk + "+QUEUED\r\n");
+    EXPECT_TRUE(half_way.send("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\nxxx"));
+    runtime::Core::current().sleep_until(runtime::now_ns() + 20'000'000);  // until they are read from
+    database.failed = true;
+    const std::string error = "-MISCONF the engine has stopped: flush failed: input/output error\r\n";
+    for (Peer* peer : {&silent, &in_multi, &half_way, &writer, &new_one}) {
+      EXPECT_EQ(peer->read(error.size()), error);
+      EXPECT_TRUE(peer->at_end());
+    }
+    EXPECT_EQ(reports.load(), 1);
+    while (server.state().clients.count() > 0) runtime::Core::current().sleep_until(runtime::now_ns() + 1'000'000);
+    Peer later(listener);
+    EXPECT_EQ(later.ask("GET k\r\n", bulk("v")), bulk("v"));
+    runtime::Core::current().sleep_until(runtime::now_ns() + 300'000'000);
+    EXPECT_EQ(later.ask("GET k\r\n", bulk("v")), bulk("v")) << "told at most once";
+  });
+}
+
+// It gets its answers, the failure behind them, and the end, though it goes on sending.
+TEST(ServerLoop, AClientThatIsBusyIsToldThatTheEngineHasFailed) {
+  with_server(1, {}, [](Server&, net::PipeListener& listener, MemoryDatabase& database) {
+    Peer busy(listener);
+    EXPECT_EQ(busy.ask("SET k v\r\n", kOk), kOk);
+    database.failed = true;
+    std::string replies;
+    while (busy.send("GET k\r\n")) {
+      const std::string reply = busy.read(bulk("v").size());
+      if (reply != bulk("v")) {
+        replies = reply;
+        break;
+      }
+    }
+    const std::string error = "-MISCONF the engine has stopped: flush failed: input/output error\r\n";
+    EXPECT_EQ(replies + busy.read(error.size() - replies.size()), error);
+    EXPECT_TRUE(busy.at_end());
+  });
+}
+
 TEST(ServerLoop, ShutdownAnswersWhatIsUnderWay) {
   with_server(2, {}, [](Server&, net::PipeListener& listener, MemoryDatabase&) {
     Peer idle(listener), busy(listener);

@@ -52,6 +52,10 @@ void show_recovery(std::uint64_t done_bytes, std::uint64_t total_bytes) {
   std::fflush(stdout);
 }
 
+void say_failure(const Error& cause) {
+  std::fprintf(stderr, "kelda serve: the engine has stopped: %s\n", cause.to_string().c_str());
+}
+
 // Below this the engine's share is too small for its log buffers and its least pool.
 constexpr std::uint64_t kLeastMemoryBytes = 16_MiB;
 
@@ -128,6 +132,7 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
   server_options.device_text = describe(db->device().info());
   server_options.platform = runtime::machine_info().platform;
   server_options.open_report = opened;
+  server_options.on_failure = &say_failure;
   server::Server server(*db, server_options);
   TRY(runtime::Core::current().spawn([&] {
     stop.wait();

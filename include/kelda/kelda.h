@@ -6,7 +6,8 @@
 //  - Errors are values; nothing throws. Code::kConflict means: roll back and run the transaction again.
 //  - A commit is acknowledged (commit() returns, or wait_durable() of its Lsn does) only after its log records, and those
 //    it depends on, are on the device and the device was flushed.
-//  - After a failed write or flush every call returns kFailed with the cause; open the database again to recover.
+//  - After a failed write or flush nothing is acknowledged: commits, and reads of what is not durable, return kFailed with the
+//    cause, as health() does. Other reads go on as far as they can. Open the database again to recover.
 //
 // Isolation: serializable by strict two-phase locking of keys (hashed) and whole trees (scans). A request that might close a
 // cycle of waits gets kConflict after a short wait instead; lock_keys() takes many keys in an order that never does.

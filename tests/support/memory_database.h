@@ -29,6 +29,7 @@ class MemoryDatabase : public Database {
   Fail fail;
   std::function<Result<>(Lsn)> durable;
   std::atomic<std::uint64_t> waits{0};  // calls of wait_durable
+  std::atomic<bool> failed{false};      // what health() says
 
   Result<> close() override { return {}; }
   Result<Tree> tree(std::string_view name, bool create) override;
@@ -41,7 +42,9 @@ class MemoryDatabase : public Database {
   Result<> wait_durable(Lsn lsn) override;
   std::uint64_t count(Tree tree) const override;
   Result<> checkpoint() override { return {}; }
-  Result<> health() const override { return {}; }
+  Result<> health() const override {
+    return failed.load() ? Result<>(Error(Code::kFailed, "flush failed: input/output error")) : Result<>();
+  }
   DatabaseStats stats() const override { return {}; }
   const blockdev::BlockDevice& device() const override { __builtin_abort(); }
 
