@@ -3,7 +3,7 @@
 
 usage: vm_crash_test.py [--states N] [--vm-states N] [--seconds S] [--seed N] [--keep FOLDER]
 
-1. A VM serves from a disk that records each write, flush and completion (vm_crash/recording_disk.py), while clients set,
+1. A VM serves from a disk that records each write, flush and completion (support/recording_disk.py), while clients set,
    overwrite, delete, pipeline and use MULTI, small values and large, and checkpoints run; the log wraps. QEMU is killed
    with kill -9 in the middle, the VM started again, and at the end stopped properly.
 2. For many moments of that recording a disk is made as a power cut may leave it (vm_crash/crash_states.py). Kelda is
@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE / "vm_crash")]
 from client_support import Connection  # noqa: E402
 from crash_states import FATES, Disk  # noqa: E402
 from history import Ended, Expectation, Phase, Writer, all_keys, read_keys  # noqa: E402
-from recording_disk import Done, RecordingDisk, Write  # noqa: E402
+from support.recording_disk import Done, RecordingDisk, Write  # noqa: E402
 from support.kelda_process import Kelda, check  # noqa: E402
 
 DISK_BYTES = 48 << 20

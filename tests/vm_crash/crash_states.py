@@ -3,7 +3,7 @@
 At any moment: each write that a flush found complete is there, once that flush is complete; so is each FUA write that is
 complete. Of all others, any may be there or not, and of each any of its 512-byte sectors.
 """
-from recording_disk import Done, Flush, Write
+from support.recording_disk import Done, Flush, Write
 
 SECTOR = 512
 

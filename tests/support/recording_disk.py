@@ -66,9 +66,14 @@ class RecordingDisk:
         if self.failures:
             raise AssertionError(f"the recording disk failed: {self.failures}")
 
+    def content(self):
+        """What a reader would get now."""
+        return bytes(self._content)
+
     def _run(self):
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._serve())
+        self._loop.close()
 
     async def _serve(self):
         self._stop = asyncio.Event()
@@ -85,8 +90,8 @@ class RecordingDisk:
         try:
             if await self._handshake(reader, writer):
                 await self._requests(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # QEMU was killed
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # QEMU was killed, or stop() was called
         except Exception as error:  # shown by stop(): a test must not pass over it
             self.failures.append(repr(error))
         finally:
