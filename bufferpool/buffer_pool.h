@@ -24,6 +24,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "bufferpool/latch_order.h"
@@ -104,6 +105,15 @@ class BufferPool {
   // below the one current at the call are durable in the page area. Paced by max_pages_per_s (0: as fast as the device).
   // Several callers at once are safe.
   Result<> write_back_all(std::uint64_t max_pages_per_s = 0);
+
+  // For scrubbing (settled.cc): a mark of the page at a moment when its place on the device holds its newest content and
+  // nobody is writing it; nothing while it is changed or written. As long as still_settled() holds, that was so all along.
+  std::optional<std::uint64_t> settled(PageId page) const;
+  bool still_settled(PageId page, std::uint64_t mark) const;
+  // Its LSN in memory, if it is in memory and still settled.
+  std::optional<Lsn> settled_lsn(PageId page, std::uint64_t mark) const;
+  // Makes a page that is in memory dirty as it is, so that it is written again. False: it is not in memory.
+  bool write_again(PageId page);
 
   // Optional: keeps frames free ahead of need, so that misses neither sweep nor write. Runs in the calling fiber until
   // stop(); one per pool. Without it, misses do that work themselves.

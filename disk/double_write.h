@@ -28,6 +28,9 @@ class DoubleWriteStore final : public PageStore {
   void forget(std::span<const PageId> pages) override;
   const Layout& layout() const override { return layout_; }
   Result<RepairReport> repair() override;
+  std::uint64_t copy_areas() const override;
+  std::uint64_t copy_area_bytes() const override;
+  Result<> check_copy_area(std::uint64_t area) override;
 
  private:
   Result<SlotRing::Claim> claim_slot();

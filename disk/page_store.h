@@ -43,6 +43,12 @@ class PageStore {
   virtual void forget(std::span<const PageId> pages) = 0;
   virtual const Layout& layout() const = 0;
 
+  // For scrubbing: where the store keeps copies of its own, in areas of copy_area_bytes() each. check: kCorrupt says what
+  // is damaged; ok also for an area that is being written.
+  virtual std::uint64_t copy_areas() const { return 0; }
+  virtual std::uint64_t copy_area_bytes() const { return 0; }
+  virtual Result<> check_copy_area(std::uint64_t) { return {}; }
+
   struct RepairReport { std::uint64_t slots_in_flight = 0, pages_repaired = 0; };
   // Once, at open, before anything is read or written. Idempotent; may be interrupted anywhere.
   virtual Result<RepairReport> repair() = 0;

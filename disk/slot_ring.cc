@@ -23,6 +23,15 @@ bool SlotRing::wants_flush() const {
   return !open_.empty() && open_.front() == State::kInPlace;
 }
 
+std::optional<std::uint64_t> SlotRing::at_rest_in(std::uint64_t slot) const {
+  const std::uint64_t last = next_sequence_ - 1;
+  const std::uint64_t back = (last % slot_count_ + slot_count_ - slot) % slot_count_;
+  if (last < first_own_ + back) return std::nullopt;
+  const std::uint64_t sequence = last - back;
+  if (sequence > complete_through() && open_[sequence - complete_through() - 1] == State::kClaimed) return std::nullopt;
+  return sequence;
+}
+
 void SlotRing::slot_durable(const Claim& claim) {
   recorded_through_ = std::max(recorded_through_, claim.complete_through);
 }
@@ -48,7 +57,7 @@ void SlotRing::flush_done() {
 
 void SlotRing::restart(std::uint64_t sequence, std::uint64_t recorded_through) {
   KELDA_ASSERT(open_.empty() && next_sequence_ == 1);
-  next_sequence_ = sequence + 1;
+  next_sequence_ = first_own_ = sequence + 1;
   recorded_through_ = recorded_through;
 }
 

@@ -39,6 +39,9 @@ class SlotRing {
   void flush_started();
   void flush_done();
 
+  // The batch that lies in the slot, whole, if it is one of ours and nothing is being written there.
+  std::optional<std::uint64_t> at_rest_in(std::uint64_t slot) const;
+
   // After repair: everything up to `sequence` is in place, durably; headers say so up to `recorded_through`.
   void restart(std::uint64_t sequence, std::uint64_t recorded_through);
   std::uint64_t complete_through() const { return next_sequence_ - 1 - open_.size(); }
@@ -49,6 +52,7 @@ class SlotRing {
 
   std::uint64_t slot_count_;
   std::uint64_t next_sequence_ = 1;
+  std::uint64_t first_own_ = 1;  // batches from here on were claimed since the start
   std::uint64_t recorded_through_ = 0;
   std::deque<State> open_;  // of batches complete_through + 1 .. next_sequence - 1
 };

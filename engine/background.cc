@@ -1,4 +1,4 @@
-// What a database does on its own: free frames, checkpoints, and the reclaiming of dropped trees.
+// What a database does on its own: free frames, checkpoints, scrubs, and the reclaiming of dropped trees.
 #include <mutex>
 
 #include "engine/transaction.h"
@@ -37,6 +37,7 @@ Result<> DatabaseImpl::spawn_background(runtime::Core& core) {
   };
   TRY(start("frames", [](DatabaseImpl& db) { db.pool_->provide_frames(); }));
   TRY(start("checkpoint", [](DatabaseImpl& db) { db.log_->checkpoint_loop(); }));
+  TRY(start("scrub", [](DatabaseImpl& db) { db.scrubber_->run(); }));
   return start("reclaim", [](DatabaseImpl& db) { db.reclaim_loop(); });
 }
 
@@ -45,6 +46,7 @@ void DatabaseImpl::stop_background() {
   if (log_ == nullptr || recovery_ == nullptr) return;
   pool_->stop();
   log_->stop();
+  if (scrubber_ != nullptr) scrubber_->stop();
   reclaim_wanted_.set();
   if (background_thread_.joinable()) {
     background_thread_.join();
@@ -52,6 +54,17 @@ void DatabaseImpl::stop_background() {
     background_.wait();
   }
 }
+
+Result<> DatabaseImpl::start_scrub() {
+  if (scrubber_ == nullptr) return Error(Code::kUnsupported, "this database was opened without background work");
+  return scrubber_->start();
+}
+
+void DatabaseImpl::stop_scrub() {
+  if (scrubber_ != nullptr) scrubber_->cancel();
+}
+
+ScrubStatus DatabaseImpl::scrub_status() const { return scrubber_ == nullptr ? ScrubStatus{} : scrubber_->status(); }
 
 void DatabaseImpl::tree_dropped(TreeRef ref) {
   {

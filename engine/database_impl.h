@@ -3,8 +3,9 @@
 // Contract: see include/kelda/kelda.h. Order of locks: tree locks and key locks (lock_table.h) before any latch; the
 // entries mutex is taken alone.
 //
-// Background fibers: the pool's provider of frames, the log's checkpoint loop, and the reclaimer that frees the pages of dropped trees. They run on the
-// core that opened the database, or on a thread of their own when that core serves nobody (an embedding program's thread).
+// Background fibers: the pool's provider of frames, the log's checkpoint loop, the scrubber, and the reclaimer that frees the
+// pages of dropped trees. They run on the core that opened the database, or on a thread of their own when that core serves
+// nobody (an embedding program's thread).
 #pragma once
 
 #include <atomic>
@@ -23,6 +24,7 @@
 #include "disk/superblock.h"
 #include "engine/catalog.h"
 #include "engine/lock_table.h"
+#include "engine/scrub.h"
 #include "kelda/kelda.h"
 #include "runtime/sync.h"
 #include "wal/log.h"
@@ -61,6 +63,9 @@ class DatabaseImpl final : public Database {
   Result<> health() const override;
   DatabaseStats stats() const override;
   const blockdev::BlockDevice& device() const override { return *device_; }
+  Result<> start_scrub() override;
+  void stop_scrub() override;
+  ScrubStatus scrub_status() const override;
 
   // --- for transactions, the reclaimer and check ---
   btree::TreeEnv env() { return {*pool_, *log_, *space_}; }
@@ -69,6 +74,7 @@ class DatabaseImpl final : public Database {
   bufferpool::BufferPool& pool() { return *pool_; }
   btree::Space& space() { return *space_; }
   disk::PageStore& store() { return *store_; }
+  blockdev::BlockDevice& mutable_device() { return *device_; }
   const disk::Superblock& superblock() const { return *superblock_; }
   btree::TreeRecovery& recovery() { return *recovery_; }
   TreeEntry& catalog() { return *catalog_; }
@@ -110,6 +116,7 @@ class DatabaseImpl final : public Database {
   std::unique_ptr<btree::Space> space_;
   std::unique_ptr<LockTable> locks_;
   std::unique_ptr<btree::TreeRecovery> recovery_;
+  std::unique_ptr<Scrubber> scrubber_;  // while the background runs
 
   runtime::Mutex entries_mutex_;  // guards entries_, refs_, dropped_ and the creation of trees
   std::map<std::string, std::unique_ptr<TreeEntry>, std::less<>> entries_;

@@ -108,7 +108,10 @@ Result<std::unique_ptr<DatabaseImpl>> DatabaseImpl::open(std::unique_ptr<blockde
   TRY(db->build_layers(options));
   TRY(db->recover(report));
   TRY(db->load_catalog());
-  if (purpose == Purpose::kServe) TRY(db->start_background());
+  if (purpose == Purpose::kServe) {
+    db->scrubber_ = std::make_unique<Scrubber>(*db, options.scrub);
+    TRY(db->start_background());
+  }
   report.duration_us = (runtime::now_ns() - start_ns) / 1000;
   return db;
 }

@@ -135,6 +135,12 @@ void kelda_section(const InfoSource& source, Out out) {
       s.used_pages, source.server.cursors.size());
 }
 
+void scrub_section(const InfoSource& source, Out out) {
+  for (const auto& [name, value] : scrub_fields(source.server.database.scrub_status())) {
+    fmt::format_to(out, "scrub_{}:{}\r\n", name, value);
+  }
+}
+
 struct Section {
   const char* title;
   void (*write)(const InfoSource&, Out);
@@ -145,10 +151,33 @@ constexpr Section kSections[] = {
     {"Memory", memory_section},     {"Persistence", persistence_section},
     {"Stats", stats_section},       {"Replication", replication_section},
     {"CPU", cpu_section},           {"Kelda", kelda_section},
-    {"Keyspace", keyspace_section},
+    {"Scrub", scrub_section},       {"Keyspace", keyspace_section},
 };
 
 }  // namespace
+
+std::vector<std::pair<std::string, std::string>> scrub_fields(const ScrubStatus& s) {
+  const std::uint64_t done = std::min(s.pages_checked, s.pages_total);
+  const std::uint64_t percent = !s.running && s.last_run_complete ? 100 : s.pages_total == 0 ? 0 : done * 100 / s.pages_total;
+  return {
+      {"running", s.running ? "1" : "0"},
+      {"interval_seconds", std::to_string(s.interval_s)},
+      {"rate_bytes_per_sec", std::to_string(s.bytes_per_s)},
+      {"runs", std::to_string(s.runs)},
+      {"last_start", std::to_string(s.last_start_us / 1'000'000)},
+      {"last_end", std::to_string(s.last_end_us / 1'000'000)},
+      {"last_complete", s.last_run_complete ? "1" : "0"},
+      {"progress_percent", std::to_string(percent)},
+      {"pages_checked", std::to_string(s.pages_checked)},
+      {"pages_unsettled", std::to_string(s.pages_unsettled)},
+      {"errors", std::to_string(s.errors)},
+      {"repaired", std::to_string(s.repaired)},
+      {"total_errors", std::to_string(s.total_errors)},
+      {"total_repaired", std::to_string(s.total_repaired)},
+      {"last_error_page", std::to_string(s.last_error_page)},
+      {"last_error", s.last_error},
+  };
+}
 
 std::string info_text(ServerState& server, std::int64_t now_ms, const std::vector<std::string>& sections) {
   const InfoSource source{server, now_ms, server.database.stats()};

@@ -1,7 +1,8 @@
-// KELDA.RANGE KELDA.CHECKPOINT: what Redis does not have.
+// KELDA.RANGE KELDA.CHECKPOINT KELDA.SCRUB: what Redis does not have.
 #include <optional>
 
 #include "server/client.h"
+#include "server/info.h"
 #include "server/live_scan.h"
 #include "server/text.h"
 
@@ -100,11 +101,37 @@ Result<> checkpoint(Call& call) {
   return {};
 }
 
+// START, STOP, STATUS: the fields of INFO's section "scrub", as a map.
+Result<> scrub(Call& call) {
+  Database& database = call.server.database;
+  if (call.is(1, "start")) {
+    const auto started = database.start_scrub();
+    if (!started) return call.fail("ERR " + started.error().message());
+    call.reply.ok();
+    return {};
+  }
+  if (call.is(1, "stop")) {
+    database.stop_scrub();
+    call.reply.ok();
+    return {};
+  }
+  if (!call.is(1, "status")) return call.syntax_error();
+  const auto fields = scrub_fields(database.scrub_status());
+  call.reply.map(fields.size());
+  for (const auto& [name, value] : fields) {
+    call.reply.bulk(name);
+    call.reply.bulk(value);
+  }
+  return {};
+}
+
 constexpr Command kCommands[] = {
     {"kelda.range", -3, kReadonly | kTransaction | kWholeTree, 0, 0, 0, range, "kelda", "0.1.0",
      "Return keys and values of a range of keys, in order", "start end [LIMIT count] [REV]"},
     {"kelda.checkpoint", 1, kAdmin | kNoMulti, 0, 0, 0, checkpoint, "kelda", "0.1.0",
      "Write all changed pages to the disk, so that the next start has nothing to recover", ""},
+    {"kelda.scrub", 2, kAdmin | kNoMulti, 0, 0, 0, scrub, "kelda", "0.1.0",
+     "Verify the whole disk in the background: start it, stop it, or see how it stands", "START|STOP|STATUS"},
 };
 
 }  // namespace

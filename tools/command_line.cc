@@ -31,6 +31,18 @@ void add_durability(CLI::App* app, std::string& durability) {
       ->capture_default_str();
 }
 
+void add_scrub(CLI::App* app, std::uint64_t& interval_s, std::uint64_t& bytes_per_s) {
+  app->add_option_function<std::string>(
+         "--scrub-interval",
+         [&interval_s](const std::string& text) {
+           if (!parse_duration(text, interval_s)) throw CLI::ValidationError("--scrub-interval", "'" + text + "' is no time; write 7d, 12h, 30m or off");
+         },
+         "How often the whole disk is verified in the background; off: only by KELDA.SCRUB START")
+      ->type_name("TIME")
+      ->default_str("7d");
+  add_size(app, "--scrub-rate", bytes_per_s, "Bytes a second that this reads at most", "8M");
+}
+
 void add_vm(CLI::App& root, VmOptions& o) {
   CLI::App* app = root.add_subcommand("vm", "Boot this very program as a virtual machine in QEMU");
   app->add_option("--disk", o.disk, "File or block device that becomes /dev/vda")->type_name("F");
@@ -49,6 +61,7 @@ void add_vm(CLI::App& root, VmOptions& o) {
       ->type_name("user|builtin|tap=IF|none")
       ->capture_default_str();
   add_durability(app, o.durability);
+  add_scrub(app, o.scrub_interval_s, o.scrub_bytes_per_s);
   app->add_flag("--print-command", o.print_command, "Print the QEMU command line instead of running it");
   app->add_option("--gdb", o.gdb_port, "Wait for gdb on this port of 127.0.0.1")->type_name("PORT");
   app->add_option("--elf", o.elf, "Boot another bootable program, for example a test")->type_name("F");
@@ -74,6 +87,7 @@ void add_serve(CLI::App& root, ServeOptions& o) {
   app->add_option("--resp", o.resp, "Where to listen for Redis clients")->type_name("ADDR:PORT")->capture_default_str();
   app->add_option("--announce", o.announce, "Address that clients use, when it differs from --resp")->type_name("ADDR:PORT");
   add_durability(app, o.durability);
+  add_scrub(app, o.scrub_interval_s, o.scrub_bytes_per_s);
   app->add_option("--max-clients", o.max_clients, "Connections at most")->capture_default_str();
   app->add_option("--password", o.password, "Clients must AUTH with it");
   app->add_option("--address", o.address, "Bare: static address, as 10.0.0.2/24. Default: DHCP")->type_name("ADDR/BITS");

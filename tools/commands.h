@@ -28,6 +28,8 @@ struct VmOptions {
   std::string machine = "q35";
   std::string net = "user";
   std::string durability = "flush";
+  std::uint64_t scrub_interval_s = 7 * 86'400;
+  std::uint64_t scrub_bytes_per_s = 8ull << 20;
   bool print_command = false;
   std::uint16_t gdb_port = 0;
   std::vector<std::string> qemu_flags;
@@ -54,6 +56,8 @@ struct ServeOptions {
   std::string password;
   std::string address;                // bare: "10.0.0.2/24"; empty: DHCP
   std::string gateway;
+  std::uint64_t scrub_interval_s = 7 * 86'400;  // 0: only when asked
+  std::uint64_t scrub_bytes_per_s = 8ull << 20;
 };
 
 struct CheckOptions {
@@ -115,6 +119,8 @@ int run_command_line(int argc, char** argv);
 // "256M", "4G", "65536": bytes; suffixes K M G T are powers of 1024. False if it is no size.
 bool parse_size(const std::string& text, std::uint64_t& bytes);
 std::string format_size(std::uint64_t bytes);
+// "90s", "30m", "12h", "7d", "3600", "off" (0): seconds. False if it is no time.
+bool parse_duration(const std::string& text, std::uint64_t& seconds);
 // What was asked for; else hosted the default, and bare all that is free but a share for stacks and the C library's heap.
 std::uint64_t memory_to_use(std::uint64_t asked_bytes, std::uint64_t hosted_default_bytes);
 

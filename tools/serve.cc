@@ -56,6 +56,11 @@ void say_failure(const Error& cause) {
   std::fprintf(stderr, "kelda serve: the engine has stopped: %s\n", cause.to_string().c_str());
 }
 
+void show_damage(const std::string& what) {
+  std::printf("SCRUB: %s\n", what.c_str());
+  std::fflush(stdout);
+}
+
 // Below this the engine's share is too small for its log buffers and its least pool.
 constexpr std::uint64_t kLeastMemoryBytes = 16_MiB;
 
@@ -115,6 +120,7 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
   db_options.create_if_blank = options.create_bytes != 0;
   db_options.force_create = options.force;
   db_options.progress = &show_recovery;
+  db_options.scrub = {.interval_s = options.scrub_interval_s, .bytes_per_s = options.scrub_bytes_per_s, .report = &show_damage};
   OpenReport opened;
   const NewDisk new_disk(options.disk);
   auto db = TRY(Database::open(options.disk, options.create_bytes, db_options, &opened));

@@ -45,6 +45,31 @@ std::string format_size(std::uint64_t bytes) {
   return text;
 }
 
+bool parse_duration(const std::string& text, std::uint64_t& seconds) {
+  if (text == "off") {
+    seconds = 0;
+    return true;
+  }
+  std::uint64_t number = 0;
+  const char* end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data(), end, number);
+  if (error != std::errc{} || at == text.data() || end - at > 1) return false;
+  std::uint64_t unit = 1;
+  if (at != end) {
+    switch (*at) {
+      case 's': break;
+      case 'm': unit = 60; break;
+      case 'h': unit = 3600; break;
+      case 'd': unit = 86'400; break;
+      default: return false;
+    }
+  }
+  constexpr std::uint64_t kMost = 100 * 365 * 86'400ull;
+  if (number > kMost / unit) return false;
+  seconds = number * unit;
+  return true;
+}
+
 std::uint64_t memory_to_use(std::uint64_t asked_bytes, std::uint64_t hosted_default_bytes) {
   if (asked_bytes != 0) return asked_bytes;
   const runtime::MachineInfo machine = runtime::machine_info();

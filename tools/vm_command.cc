@@ -113,6 +113,9 @@ std::string guest_command_line(const VmOptions& options) {
   if (words.empty()) {
     words = {"serve", "--disk", "/dev/vda", "--resp", "0.0.0.0:" + std::to_string(kGuestRespPort),
              "--announce", options.resp, "--durability", options.durability};
+    const VmOptions defaults;
+    if (options.scrub_interval_s != defaults.scrub_interval_s) words.insert(words.end(), {"--scrub-interval", std::to_string(options.scrub_interval_s)});
+    if (options.scrub_bytes_per_s != defaults.scrub_bytes_per_s) words.insert(words.end(), {"--scrub-rate", std::to_string(options.scrub_bytes_per_s)});
     if (options.create_bytes != 0) words.insert(words.end(), {"--create", std::to_string(options.create_bytes)});
     if (options.force) words.push_back("--force");
   }

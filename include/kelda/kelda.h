@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -36,6 +37,26 @@ class DatabaseImpl;
 
 enum class DurabilityMode : std::uint8_t { kFlush, kNone };
 
+// Verifies the disk in the background of traffic.
+struct ScrubOptions {
+  std::uint64_t interval_s = 0;  // from start to start; the first run begins after five minutes at most. 0: only when asked
+  std::uint64_t bytes_per_s = 8ull << 20;
+  // Told of each damage once, on the database's background core.
+  std::function<void(const std::string&)> report = {};
+};
+
+struct ScrubStatus {
+  bool running = false, last_run_complete = false;
+  std::uint64_t interval_s = 0, bytes_per_s = 0;
+  std::uint64_t runs = 0;
+  std::int64_t last_start_us = 0, last_end_us = 0;  // since 1970; 0: never
+  // Of the run under way, or the last one. Unsettled: changed or written whenever it was looked at.
+  std::uint64_t pages_total = 0, pages_checked = 0, pages_unsettled = 0, errors = 0, repaired = 0;
+  std::uint64_t total_errors = 0, total_repaired = 0;  // since the database was opened
+  std::int64_t last_error_page = -1;                   // -1: none yet, or it concerned no page
+  std::string last_error;
+};
+
 struct DatabaseOptions {
   // Bound of all memory the engine takes: pages, log buffers, locks. The pool gets what the rest leaves.
   std::uint64_t memory_bytes = 256ull << 20;
@@ -45,6 +66,7 @@ struct DatabaseOptions {
   bool force_create = false;     // format whatever is there
   // Called now and then during a long recovery, with done and total bytes of log.
   void (*progress)(std::uint64_t done, std::uint64_t total) = nullptr;
+  ScrubOptions scrub = {};
 };
 
 struct OpenReport {
@@ -157,6 +179,11 @@ class Database {
   virtual Result<> health() const = 0;
   virtual DatabaseStats stats() const = 0;
   virtual const blockdev::BlockDevice& device() const = 0;
+
+  // Starts a scrub now (kBusy: one is running); ends the one under way.
+  virtual Result<> start_scrub() { return Code::kUnsupported; }
+  virtual void stop_scrub() {}
+  virtual ScrubStatus scrub_status() const { return {}; }
 };
 
 }  // namespace kelda
