@@ -218,7 +218,7 @@ TEST_F(Engine, OppositeOrderEndsInConflictNotInDeadlock) {
 TEST_F(Engine, TransactionsThatStartAgainAtOnceDoNotCollideForEver) {
   run(1, [](runtime::Runtime& rt, Database& db) {
     const Tree tree = *db.tree("t", true);
-    constexpr int kRounds = 20, kMostConflicts = 20 * kRounds;
+    constexpr int kRounds = 20, kMostConflicts = 300 * kRounds;
     std::atomic<int> conflicts{0};
     in_parallel(rt, 4, [&](std::uint32_t worker) {
       for (int round = 0; round < kRounds && conflicts < kMostConflicts;) {
