@@ -92,6 +92,13 @@ class DatabaseImpl final : public Database {
     std::atomic<std::uint64_t> commits{0}, rollbacks{0}, conflicts{0};
   };
   Counters& counters() { return counters_; }
+  // A roll-back that could not be finished has left values that never were, and the log has failed: nobody may see them.
+  // Called while the transaction's locks are held; whoever gets them afterwards asks.
+  void undo_failed() { undo_failed_.store(true, std::memory_order_release); }
+  Result<> undo_complete() const {
+    if (undo_failed_.load(std::memory_order_acquire)) return log_->health();
+    return {};
+  }
   void transaction_started() { open_transactions_.fetch_add(1, std::memory_order_relaxed); }
   void transaction_ended() { open_transactions_.fetch_sub(1, std::memory_order_relaxed); }
 
@@ -128,6 +135,7 @@ class DatabaseImpl final : public Database {
   std::uint64_t next_ordinal_ = 1;
 
   Counters counters_;
+  std::atomic<bool> undo_failed_{false};
   std::atomic<std::uint64_t> open_transactions_{0};
 
   std::atomic<bool> stopping_{false};

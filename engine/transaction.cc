@@ -75,7 +75,7 @@ Result<> TransactionImpl::lock_whole(TreeEntry& entry, LockMode mode) {
   TreeUse& use = use_of(entry);
   const bool first = holds_nothing() && !use.hold.read && !use.hold.write && !use.hold.shared;
   if (!entry.lock.lock_until(use.hold, mode, first ? runtime::kNever : short_deadline())) return conflict();
-  return {};
+  return db_.undo_complete();
 }
 
 LockMode* TransactionImpl::held_mode(std::uint32_t bucket) {
@@ -122,11 +122,12 @@ Result<> TransactionImpl::lock_bucket(std::uint32_t bucket, LockMode mode) {
         [&](runtime::TimeNs deadline_ns, Turn turn) { return locks.upgrade_until(bucket, deadline_ns, turn); });
     if (!upgraded) return conflict();
     *held = LockMode::kExclusive;
-    return {};
+    return db_.undo_complete();
   }
   if (!locks.try_lock(bucket, mode) && !wait_for_bucket(bucket, mode)) return conflict();
   if (!bucket_index_.empty()) bucket_index_.emplace(bucket, buckets_.size());
   buckets_.push_back({bucket, mode});
+  TRY(db_.undo_complete());
   highest_bucket_ = std::max(highest_bucket_, bucket);
   // Whoever committed here last may not be durable yet (early release): what we read of it is not either.
   read_lsn_ = std::max(read_lsn_, locks.commit_lsn(bucket));
@@ -309,7 +310,10 @@ Result<> TransactionImpl::roll_back() {
   Result<> undone;
   if (begun_) undone = btree::roll_back(db_.env(), txn_, db_.recovery());
   db_.counters().rollbacks.fetch_add(1, std::memory_order_relaxed);
-  // If undoing failed the log has failed with it and nothing more is acknowledged; the locks may go.
+  if (!undone) {
+    db_.log().abandon(txn_.log, undone.error());
+    db_.undo_failed();
+  }
   finish(kNoLsn);
   return undone;
 }

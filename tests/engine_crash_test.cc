@@ -146,6 +146,58 @@ TEST(EngineCrash, FailedFlushStopsAcknowledgingAndReopenRecovers) {
   });
 }
 
+// A transaction changes more leaves than memory holds, and then pages cannot be read or written: it cannot be undone.
+void roll_back_without_a_disk(blockdev::Op broken) {
+  on_cores(1, [&](runtime::Runtime&) {
+    DatabaseOptions options = small_options();
+    options.memory_bytes = 8_MiB;
+    auto first = open_on(blank_disk(), options);
+    ASSERT_OK(first);
+    Database& db = *first->db;
+    const Tree tree = *db.tree("t", true);
+    constexpr int kKeys = 30'000, kKeysInALeaf = 30;
+    const auto key = [](int i) { return std::to_string(1'000'000 + i); };
+    for (int i = 0; i < kKeys;) {
+      auto txn = db.begin();
+      for (int end = i + 500; i < end; ++i) ASSERT_OK(txn->put(tree, key(i), std::string(100, 'c')));
+      ASSERT_OK(txn->commit());
+    }
+    {
+      auto txn = db.begin();
+      for (int i = 0; i < kKeys; i += kKeysInALeaf) ASSERT_OK(txn->put(tree, key(i), "never"));
+      first->disk->set_plan({.rules = {{.fault = blockdev::Fault::kError, .op = broken, .count = blockdev::FaultRule::kAlways}}});
+      ASSERT_FALSE(txn->roll_back().has_value());
+      EXPECT_GT(first->disk->faults_hit(), 0u);
+    }
+    // What could not be undone is not shown, and what was going on ends.
+    first->disk->set_plan({});
+    std::string value;
+    EXPECT_TRUE(db.get(tree, key(0), value).failed_with(Code::kFailed)) << value;
+    auto reader = db.begin();
+    EXPECT_TRUE(reader->get(tree, key(0), value).failed_with(Code::kFailed)) << value;
+    EXPECT_TRUE(reader->scan(tree).failed_with(Code::kFailed));
+    reader.reset();
+    EXPECT_TRUE(db.checkpoint().failed_with(Code::kFailed));
+    EXPECT_TRUE(db.health().failed_with(Code::kFailed));
+    EXPECT_FALSE(db.close().has_value());
+    auto second = open_on(first->disk->crash(blockdev::Survival::kAll), options);
+    ASSERT_OK(second);
+    const Tree again = *second->db->tree("t", false);
+    for (int i = 0; i < kKeys; i += kKeysInALeaf) {
+      ASSERT_TRUE(*second->db->get(again, key(i), value));
+      ASSERT_EQ(value, std::string(100, 'c')) << key(i);
+    }
+    EXPECT_EQ(second->db->count(again), static_cast<std::uint64_t>(kKeys));
+    ASSERT_OK(second->db->close());
+    auto checked = check(*second->disk);
+    ASSERT_OK(checked);
+    EXPECT_TRUE(checked->sound()) << text_of(*checked);
+  });
+}
+
+TEST(EngineCrash, ATransactionThatCannotBeUndoneForReadErrorsIsNotSeen) { roll_back_without_a_disk(blockdev::Op::kRead); }
+TEST(EngineCrash, ATransactionThatCannotBeUndoneForWriteErrorsIsNotSeen) { roll_back_without_a_disk(blockdev::Op::kWrite); }
+
 TEST(EngineCrash, FullDiskRefusesWritesAndGoesOnReadingAndDeleting) {
   on_cores(1, [](runtime::Runtime&) {
     auto opened = open_on(blank_disk(20_MiB));

@@ -76,6 +76,12 @@ Result<> Log::wait_commit(Lsn lsn) {
 Lsn Log::durable() const { return impl_->flush.durable(); }
 Lsn Log::next() const { return Lsn{impl_->log_now()}; }
 Result<> Log::checkpoint(bool clean_shutdown) { return impl_->checkpointer.run(clean_shutdown); }
+void Log::abandon(TxnLog& txn, const Error& why) {
+  // In this order: a checkpoint that does not meet the transaction any more cannot end.
+  impl_->flush.fail(Error(Code::kFailed, "a transaction could not be rolled back (" + why.to_string() + "); restart to recover"));
+  impl_->txns.leave(txn);
+}
+
 Result<> Log::health() const { return impl_->flush.health(); }
 
 std::int64_t Log::count_of(TreeId tree) const {

@@ -144,6 +144,10 @@ class Log final : public bufferpool::WriteBarrier {
   // After all undo entries were undone.
   Lsn append_abort(Reservation& reservation, TxnLog& txn);
 
+  // A transaction that could not be undone: the log fails, so that only the next recovery, which undoes it, goes on from
+  // here, and forgets the transaction.
+  void abandon(TxnLog& txn, const Error& why);
+
   // Parks until every record up to lsn is durable, leading a flush if none is under way. On a device without flush:
   // until it is written. Also under Durability::kNone.
   Result<> wait_durable(Lsn lsn) override;
