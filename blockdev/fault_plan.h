@@ -18,6 +18,10 @@ enum class Fault : std::uint8_t {
   kBitRot,    // read or write: one bit of the stored range is flipped, silently
   kMisdirect, // write: stored at another place of the device, reported as done. Read: comes from another place
   kPhantom,   // write, discard: reported as done, not done. Flush: reported as done, makes nothing durable
+  kSlow,      // carried out delay_ns later than it would have been
+  kStuck,     // neither done nor reported until the power is cut or another plan is set
+  kBadSector, // one block of the range cannot be read any more, until it is written again. A read fails at once, a write
+              // is reported as done
 };
 
 struct FaultRule {
@@ -28,6 +32,7 @@ struct FaultRule {
   std::uint64_t to_bytes = ~std::uint64_t{0};
   std::uint64_t skip = 0;   // matching operations that pass unharmed first
   std::uint64_t count = 1;  // how many are hit then; kAlways: all
+  runtime::TimeNs delay_ns = 0;  // of kSlow
   static constexpr std::uint64_t kAlways = ~std::uint64_t{0};
 };
 
@@ -48,6 +53,7 @@ struct FaultPlan {
 enum class Survival : std::uint8_t {
   kNone,    // none: all since the last flush is lost
   kAll,     // all that completed: what the kill of a process leaves behind
+  kWhole,   // any of them, each in whole: a cache that writes back in an order of its own
   kRandom,  // any of them, in whole or torn: any set of atomic_bytes units of each write
 };
 

@@ -40,26 +40,37 @@ Result<> MemoryDevice::carry_out(const Entry& entry) {
   }
   if (dead_) return error(request, Code::kIo, "the device is gone");
   ++op_count_;
-  const std::optional<Fault> fault = due_fault(request);
-  if (!fault) return carry_out_sound(entry);
-  ++faults_hit_;
-  return carry_out_faulty(entry, *fault);
+  if (!entry.fault) return carry_out_sound(entry);
+  return carry_out_faulty(entry, *entry.fault);
 }
 
-std::optional<Fault> MemoryDevice::due_fault(const Request& request) {
+// When the operation, which is due now, will be carried out after all; kNever: not before it is released.
+runtime::TimeNs MemoryDevice::judge(Entry& entry, runtime::TimeNs now_ns) {
+  if (entry.judged || dead_ || op_count_ >= plan_.crash_after_ops) return now_ns;
+  entry.judged = true;
+  const FaultRule* rule = due_rule(*entry.request);
+  if (rule == nullptr) return now_ns;
+  ++faults_hit_;
+  if (rule->fault == Fault::kStuck) return runtime::kNever;
+  if (rule->fault == Fault::kSlow) return now_ns + rule->delay_ns;
+  entry.fault = rule->fault;
+  return now_ns;
+}
+
+const FaultRule* MemoryDevice::due_rule(const Request& request) {
   for (std::size_t i = 0; i < plan_.rules.size(); ++i) {
     const FaultRule& rule = plan_.rules[i];
     if (!touches(rule, request)) continue;
     const std::uint64_t before = rule_matches_[i]++;
-    if (before >= rule.skip && before - rule.skip < rule.count) return rule.fault;
+    if (before >= rule.skip && before - rule.skip < rule.count) return &rule;
   }
-  return std::nullopt;
+  return nullptr;
 }
 
 Result<> MemoryDevice::carry_out_sound(const Entry& entry) {
   const Request& request = *entry.request;
   switch (request.op) {
-    case Op::kRead: return load(request, request.offset_bytes), Result<>();
+    case Op::kRead: return load(request, request.offset_bytes);
     case Op::kWrite: return store(request, request.offset_bytes);
     case Op::kFlush:
       if (!info_.has_flush) return error(request, Code::kUnsupported, "this device has no flush");
@@ -87,19 +98,33 @@ Result<> MemoryDevice::carry_out_faulty(const Entry& entry, Fault fault) {
       return {};
     case Fault::kMisdirect: {
       const std::uint64_t at = elsewhere(request.offset_bytes, length_of(request));
-      if (request.op == Op::kRead) return load(request, at), Result<>();
+      if (request.op == Op::kRead) return load(request, at);
       if (request.op == Op::kWrite) return store(request, at);
       return carry_out_sound(entry);
     }
+    case Fault::kBadSector: {
+      const std::uint64_t bad = (request.offset_bytes + prng_.below(length_of(request))) / info_.block_bytes;
+      if (request.op == Op::kRead) unreadable_.insert(bad);
+      TRY(carry_out_sound(entry));
+      if (request.op == Op::kWrite) unreadable_.insert(bad);
+      return {};
+    }
+    case Fault::kSlow:
+    case Fault::kStuck: break;  // see judge()
   }
   __builtin_unreachable();
 }
 
-void MemoryDevice::load(const Request& request, std::uint64_t at) const {
+Result<> MemoryDevice::load(const Request& request, std::uint64_t at) const {
+  const auto bad = unreadable_.lower_bound(at / info_.block_bytes);
+  if (bad != unreadable_.end() && *bad * info_.block_bytes < at + transfer_bytes(request)) {
+    return error(request, Code::kIo, "a sector cannot be read");
+  }
   for (const IoSegment& segment : request.segments) {
     current_.read(at, {segment.data, segment.bytes});
     at += segment.bytes;
   }
+  return {};
 }
 
 Result<> MemoryDevice::store(const Request& request, std::uint64_t at) {
@@ -117,6 +142,9 @@ Result<> MemoryDevice::store(const Request& request, std::uint64_t at) {
 }
 
 void MemoryDevice::change(Change what) {
+  const std::uint64_t first = round_up(what.at, info_.block_bytes) / info_.block_bytes;
+  const std::uint64_t end = (what.at + what.length) / info_.block_bytes;
+  if (first < end) unreadable_.erase(unreadable_.lower_bound(first), unreadable_.lower_bound(end));
   if (what.data.empty()) {
     current_.erase(what.at, what.length);
   } else {
@@ -175,10 +203,11 @@ void MemoryDevice::die() {
     if (queue == nullptr) continue;
     for (const auto& [due, entry] : queue->by_due_time) strike(*entry.request);
   }
+  release_stuck();
 }
 
-void MemoryDevice::apply_random_units(SparseImage& image, const Change& what, Prng& prng) const {
-  const std::uint64_t shape = prng.below(3);  // nothing, everything, or torn
+void MemoryDevice::apply_random_units(SparseImage& image, const Change& what, Survival survival, Prng& prng) const {
+  const std::uint64_t shape = prng.below(survival == Survival::kWhole ? 2 : 3);  // nothing, everything, or torn
   if (shape == 0) return;
   for (std::uint64_t done = 0; done < what.length;) {
     const std::uint64_t part = std::min<std::uint64_t>(what.length - done, info_.atomic_bytes);
@@ -204,16 +233,29 @@ std::unique_ptr<MemoryDevice> MemoryDevice::rebooted(Apply apply) const {
     }
   }
   for (const Change& what : struck_) apply(left, what);
-  return std::unique_ptr<MemoryDevice>(new MemoryDevice(info_, left));
+  return copy_with(left);
+}
+
+std::unique_ptr<MemoryDevice> MemoryDevice::copy_with(const SparseImage& image) const {
+  std::unique_ptr<MemoryDevice> copy(new MemoryDevice(info_, image));
+  copy->unreadable_ = unreadable_;
+  return copy;
 }
 
 std::unique_ptr<MemoryDevice> MemoryDevice::crash(Survival survival, std::uint64_t seed) {
+  {
+    std::scoped_lock guard(latch_);
+    die();
+  }
+  return snapshot(survival, seed);
+}
+
+std::unique_ptr<MemoryDevice> MemoryDevice::snapshot(Survival survival, std::uint64_t seed) const {
   std::scoped_lock guard(latch_);
-  die();
-  if (survival == Survival::kAll) return std::unique_ptr<MemoryDevice>(new MemoryDevice(info_, current_));
+  if (survival == Survival::kAll) return copy_with(current_);
   Prng prng(seed);
   return rebooted([&](SparseImage& image, const Change& what) {
-    if (survival == Survival::kRandom) apply_random_units(image, what, prng);
+    if (survival != Survival::kNone) apply_random_units(image, what, survival, prng);
   });
 }
 

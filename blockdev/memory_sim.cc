@@ -1,6 +1,7 @@
 // The device's face: queues of requests in flight, time, and what tests ask for. The medium is memory_faults_sim.cc.
 #include "blockdev/memory_sim.h"
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -9,6 +10,8 @@
 namespace kelda::blockdev {
 
 namespace {
+
+constexpr runtime::TimeNs kLookAtStuckNs = 10'000'000;
 
 DeviceInfo info_of(const MemoryOptions& options) {
   DeviceInfo info;
@@ -79,9 +82,12 @@ std::size_t MemoryDevice::Queue::poll() {
       if (empty) core.remove_poller(*this);
       return finished;
     }
-    const Entry entry = first->second;
+    Entry entry = first->second;
     by_due_time.erase(first);
+    const runtime::TimeNs later = device.judge(entry, now);
+    if (later > now) by_due_time.emplace(later, entry);
     device.latch_.unlock();
+    if (later > now) continue;
     core.io_ended();
     device.finish(entry);
     ++finished;
@@ -90,7 +96,9 @@ std::size_t MemoryDevice::Queue::poll() {
 
 runtime::TimeNs MemoryDevice::Queue::next_deadline_ns() {
   std::scoped_lock guard(device.latch_);
-  return by_due_time.empty() ? runtime::kNever : by_due_time.begin()->first;
+  if (by_due_time.empty()) return runtime::kNever;
+  // What is stuck is released by whoever cuts the power: look now and then.
+  return std::min(by_due_time.begin()->first, runtime::now_ns() + kLookAtStuckNs);
 }
 
 void MemoryDevice::finish(const Entry& entry) {
@@ -123,6 +131,33 @@ void MemoryDevice::set_plan(FaultPlan plan) {
   prng_ = Prng(plan.seed);
   rule_matches_.assign(plan.rules.size(), 0);
   plan_ = std::move(plan);
+  release_stuck();
+}
+
+void MemoryDevice::release_stuck() {
+  for (auto& slot : queues_) {
+    Queue* queue = slot.load(std::memory_order_acquire);
+    if (queue == nullptr) continue;
+    while (auto stuck = queue->by_due_time.extract(runtime::kNever)) {
+      stuck.key() = 0;
+      queue->by_due_time.insert(std::move(stuck));
+    }
+  }
+}
+
+void MemoryDevice::grow(std::uint64_t size_bytes) {
+  KELDA_ASSERT(size_bytes >= info_.size_bytes && size_bytes % info_.block_bytes == 0);
+  info_.size_bytes = size_bytes;
+}
+
+std::uint64_t MemoryDevice::used_bytes() const {
+  std::scoped_lock guard(latch_);
+  return current_.used_bytes();
+}
+
+void MemoryDevice::make_unreadable(std::uint64_t offset_bytes) {
+  std::scoped_lock guard(latch_);
+  unreadable_.insert(offset_bytes / info_.block_bytes);
 }
 
 void MemoryDevice::peek(std::uint64_t offset_bytes, MutableBytes out) const {

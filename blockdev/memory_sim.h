@@ -23,6 +23,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,10 @@ class MemoryDevice final : public BlockDevice {
   // Cuts the power. The list: writes that completed and no flush has covered, in their order (not those with fua, which
   // survive), then those in flight at the cut. Any part of any of them may survive.
   std::vector<Unsettled> cut_power();
+  // A copy of the disk at this moment, as crash() would leave it; this one goes on.
+  std::unique_ptr<MemoryDevice> snapshot(Survival survival, std::uint64_t seed = 1) const;
+  // A larger disk from now on. Only while nobody has it open.
+  void grow(std::uint64_t size_bytes);
 
   // Operations carried out so far (those that failed by a rule included, those after the death not).
   std::uint64_t op_count() const;
@@ -79,12 +84,17 @@ class MemoryDevice final : public BlockDevice {
   void flip_bit(std::uint64_t offset_bytes, unsigned bit);
   // Of what a power cut keeps for certain: the same for the same content.
   std::uint64_t fingerprint() const;
+  // The block there cannot be read until it is written again.
+  void make_unreadable(std::uint64_t offset_bytes);
+  std::uint64_t used_bytes() const;
 
  private:
   // Requests in flight of one core: a poller, registered while there are any. The map is guarded by latch_.
   struct Entry {
     Request* request;
     std::uint64_t flush_covers;  // a flush: changes with a lower number
+    bool judged = false;         // held against the rules, with this outcome
+    std::optional<Fault> fault = {};
   };
   struct Queue final : runtime::Poller {
     explicit Queue(MemoryDevice& owner) : device(owner) {}
@@ -104,13 +114,15 @@ class MemoryDevice final : public BlockDevice {
   MemoryDevice(DeviceInfo info, const SparseImage& image);
   Queue& queue_of(const runtime::Core& core);
   void finish(const Entry& entry);
+  void release_stuck();
 
   // memory_faults_sim.cc, all under latch_: the operation proper, at the time of its completion.
   Result<> carry_out(const Entry& entry);
   Result<> carry_out_sound(const Entry& entry);
   Result<> carry_out_faulty(const Entry& entry, Fault fault);
-  std::optional<Fault> due_fault(const Request& request);
-  void load(const Request& request, std::uint64_t at) const;
+  runtime::TimeNs judge(Entry& entry, runtime::TimeNs now_ns);
+  const FaultRule* due_rule(const Request& request);
+  Result<> load(const Request& request, std::uint64_t at) const;
   Result<> store(const Request& request, std::uint64_t at);
   void change(Change what);
   void make_durable(std::uint64_t changes_below);
@@ -118,10 +130,11 @@ class MemoryDevice final : public BlockDevice {
   void die();
   void strike(const Request& request);
   std::uint64_t elsewhere(std::uint64_t at, std::uint64_t length);
-  void apply_random_units(SparseImage& image, const Change& what, Prng& prng) const;
   // The durable image with every unsettled change as apply(image, change) leaves it.
   template <class Apply>
   std::unique_ptr<MemoryDevice> rebooted(Apply apply) const;
+  std::unique_ptr<MemoryDevice> copy_with(const SparseImage& image) const;
+  void apply_random_units(SparseImage& image, const Change& what, Survival survival, Prng& prng) const;
   Error error(const Request& request, Code code, const char* words) const;
 
   DeviceInfo info_;
@@ -137,6 +150,7 @@ class MemoryDevice final : public BlockDevice {
   std::vector<Change> changes_;
   std::uint64_t first_change_ = 0;    // the number of changes_[0], counted from the first ever
   std::vector<Change> struck_;        // writes that the death met in flight
+  std::set<std::uint64_t> unreadable_;  // numbers of blocks
   std::uint64_t op_count_ = 0;
   std::uint64_t faults_hit_ = 0;
   bool dead_ = false;

@@ -23,6 +23,10 @@ void SimulatedPageMap::change(PageId page, State from, State to) {
 }
 
 Result<> SimulatedPageMap::map(PageId page, FrameId) {
+  std::uint64_t refuse = refuse_.load();
+  while (refuse > 0 && !refuse_.compare_exchange_weak(refuse, refuse - 1)) {
+  }
+  if (refuse > 0) return Error(Code::kOutOfMemory, "no memory for a page's entry, as planned");
   change(page, kNothing, kMapped);
   set_reference(page);
   return {};

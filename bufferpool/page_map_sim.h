@@ -19,6 +19,8 @@ class SimulatedPageMap final : public PageMap {
   void let_epochs_pass(bool pass) { pass_.store(pass); }
   // What the processor would do at a read.
   void set_reference(PageId page) { referenced_[page.value].store(1); }
+  // The next calls of map() find no memory for their entry.
+  void refuse_maps(std::uint64_t count) { refuse_.store(count); }
   std::uint64_t mapped_count() const { return mapped_.load(); }
 
   std::byte* base() const override { return memory_.data(); }
@@ -39,6 +41,7 @@ class SimulatedPageMap final : public PageMap {
   LazyArray<std::byte> memory_;
   LazyArray<std::atomic<std::uint8_t>> states_, referenced_;
   std::atomic<std::uint64_t> epoch_{0}, passed_{0}, mapped_{0};
+  std::atomic<std::uint64_t> refuse_{0};
   std::atomic<bool> pass_{true};
   bool reference_bits_ = false;
 };

@@ -20,6 +20,7 @@
 #include "btree/btree.h"
 #include "btree/space.h"
 #include "bufferpool/buffer_pool.h"
+#include "bufferpool/page_map.h"
 #include "disk/page_store.h"
 #include "disk/superblock.h"
 #include "engine/catalog.h"
@@ -44,9 +45,14 @@ class DatabaseImpl final : public Database {
  public:
   // kInspect: no background work, so that nothing changes but by recovery.
   enum class Purpose { kServe, kInspect };
+  // Of frames and pages; another than the platform's in simulation.
+  using MakePageMap = FunctionRef<Result<std::unique_ptr<bufferpool::PageMap>>(std::uint64_t, std::uint64_t)>;
   static Result<std::unique_ptr<DatabaseImpl>> open(std::unique_ptr<blockdev::BlockDevice> device,
                                                     const DatabaseOptions& options, OpenReport& report,
                                                     Purpose purpose = Purpose::kServe);
+  static Result<std::unique_ptr<DatabaseImpl>> open(std::unique_ptr<blockdev::BlockDevice> device,
+                                                    const DatabaseOptions& options, OpenReport& report, Purpose purpose,
+                                                    MakePageMap make_page_map);
   ~DatabaseImpl() override;
 
   Result<> close() override;
@@ -106,7 +112,7 @@ class DatabaseImpl final : public Database {
   DatabaseImpl() = default;
 
   Result<> attach_disk(const DatabaseOptions& options, OpenReport& report);
-  Result<> build_layers(const DatabaseOptions& options);
+  Result<> build_layers(const DatabaseOptions& options, MakePageMap make_page_map);
   Result<> recover(OpenReport& report);
   Result<> load_catalog();
   Result<> start_background();

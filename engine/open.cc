@@ -43,13 +43,12 @@ Result<> DatabaseImpl::attach_disk(const DatabaseOptions& options, OpenReport& r
   return {};
 }
 
-Result<> DatabaseImpl::build_layers(const DatabaseOptions& options) {
+Result<> DatabaseImpl::build_layers(const DatabaseOptions& options, MakePageMap make_page_map) {
   const disk::Layout& layout = superblock_->layout();
   const MemoryPlan plan = TRY(plan_memory(options.memory_bytes));
-  pool_ = TRY(bufferpool::BufferPool::create(
-      {.frame_count = std::min(plan.pool_frames, std::max(layout.page_count, bufferpool::BufferPool::kMinFrames)),
-       .page_count = layout.page_count},
-      *store_));
+  const std::uint64_t frames = std::min(plan.pool_frames, std::max(layout.page_count, bufferpool::BufferPool::kMinFrames));
+  pool_ = TRY(bufferpool::BufferPool::create({.frame_count = frames, .page_count = layout.page_count}, *store_,
+                                             TRY(make_page_map(frames, layout.page_count))));
   wal::LogOptions log_options;
   log_options.durability = options.durability == DurabilityMode::kFlush ? wal::Durability::kFlush : wal::Durability::kNone;
   log_options.buffer_bytes_per_core = plan.log_buffer_bytes;
@@ -100,12 +99,12 @@ Result<> DatabaseImpl::load_catalog() {
 
 Result<std::unique_ptr<DatabaseImpl>> DatabaseImpl::open(std::unique_ptr<blockdev::BlockDevice> device,
                                                          const DatabaseOptions& options, OpenReport& report,
-                                                         Purpose purpose) {
+                                                         Purpose purpose, MakePageMap make_page_map) {
   const auto start_ns = runtime::now_ns();
   std::unique_ptr<DatabaseImpl> db(new DatabaseImpl);
   db->device_ = std::move(device);
   TRY(db->attach_disk(options, report));
-  TRY(db->build_layers(options));
+  TRY(db->build_layers(options, make_page_map));
   TRY(db->recover(report));
   TRY(db->load_catalog());
   if (purpose == Purpose::kServe) {
@@ -114,6 +113,13 @@ Result<std::unique_ptr<DatabaseImpl>> DatabaseImpl::open(std::unique_ptr<blockde
   }
   report.duration_us = (runtime::now_ns() - start_ns) / 1000;
   return db;
+}
+
+Result<std::unique_ptr<DatabaseImpl>> DatabaseImpl::open(std::unique_ptr<blockdev::BlockDevice> device,
+                                                         const DatabaseOptions& options, OpenReport& report,
+                                                         Purpose purpose) {
+  const auto platforms_own = [](std::uint64_t frames, std::uint64_t pages) { return bufferpool::make_page_map(frames, pages); };
+  return open(std::move(device), options, report, purpose, platforms_own);
 }
 
 }  // namespace kelda::engine

@@ -107,6 +107,12 @@ void CoreInternals::drop_fibers(bool keep_stacks) {
     fiber->task = nullptr;
     recycle(*fiber);
   }
+  // As if they were new: a simulation that follows in this process takes them in the same order.
+  free_fibers = nullptr;
+  for (std::size_t i = fibers.size(); i-- > 0;) {
+    fibers[i]->next_ready = free_fibers;
+    free_fibers = fibers[i].get();
+  }
   main.token.store(Fiber::kIdle, std::memory_order_relaxed);
 }
 

@@ -19,7 +19,7 @@ class SimPlatform final : public Platform {
 
   Result<std::unique_ptr<CoreBackend>> make_backend() override;
   TimeNs now_ns() override { return now_; }
-  std::int64_t wall_clock_us() override { return options_.wall_start_us + static_cast<std::int64_t>(now_ / 1000); }
+  std::int64_t wall_clock_us() override { return options_.wall_start_us + wall_shift_us_ + static_cast<std::int64_t>(now_ / 1000); }
   void random_bytes(MutableBytes out) override {
     for (std::byte& b : out) b = static_cast<std::byte>(random_.next() >> 56);
   }
@@ -29,10 +29,12 @@ class SimPlatform final : public Platform {
   void unpin_thread() override {}
 
   void advance_to(TimeNs time) { now_ = std::max(now_, time); }
+  void shift_wall(std::int64_t by_us) { wall_shift_us_ += by_us; }
 
  private:
   const SimOptions& options_;
   Prng random_;
+  std::int64_t wall_shift_us_ = 0;
   TimeNs now_ = 1'000'000'000;  // not zero: a deadline in the past stays possible
 };
 
@@ -72,7 +74,6 @@ class Simulation final : public Runtime {
   void step(std::size_t nth_ready);
   void stray_unpark();
   bool pass_time();
-  Error deadlock() const;
 
   SimOptions options_;
   SimPlatform platform_;
@@ -146,17 +147,6 @@ bool Simulation::pass_time() {
   return next != kNever;
 }
 
-Error Simulation::deadlock() const {
-  std::string text = "nothing is ready and no timer runs; parked:";
-  for (std::size_t i = 0; i < cores_.size(); ++i) {
-    text += " core " + std::to_string(i) + ":";
-    for (auto& fiber : CoreInternals::of(*cores_[i]).fibers) {
-      if (fiber->state == Fiber::State::kParked) text += std::string(" ") + fiber->name;
-    }
-  }
-  return Error(Code::kTimeout, text);
-}
-
 Result<int> Simulation::run(std::move_only_function<int(Runtime&)> main) {
   std::optional<int> value;
   CoreInternals& first = enter(*cores_[0]);
@@ -172,7 +162,7 @@ Result<int> Simulation::run(std::move_only_function<int(Runtime&)> main) {
       bring_all_up = false;
       if (options_.stray_unparks && order_.one_in(8)) stray_unpark();
     } else if (events == 0 && bring_all_up) {
-      if (!pass_time()) return deadlock();
+      if (!pass_time()) return Error(Code::kTimeout, "nothing is ready and no timer runs; parked: " + parked_fibers(*this));
     } else {
       bring_all_up = true;
     }
@@ -191,6 +181,19 @@ Result<int> run_simulated(SimOptions options, std::move_only_function<int(Runtim
   Result<int> value = simulation.run(std::move(main));
   if (report != nullptr) *report = simulation.report();
   return value;
+}
+
+void shift_wall_clock(std::int64_t by_us) { static_cast<SimPlatform&>(Core::current().platform()).shift_wall(by_us); }
+
+std::string parked_fibers(Runtime& runtime) {
+  std::string text;
+  for (std::uint32_t i = 0; i < runtime.core_count(); ++i) {
+    text += (i == 0 ? "core " : " core ") + std::to_string(i) + ":";
+    for (auto& fiber : CoreInternals::of(runtime.core(i)).fibers) {
+      if (fiber->state == Fiber::State::kParked) text += std::string(" ") + fiber->name;
+    }
+  }
+  return text;
 }
 
 }  // namespace kelda::runtime

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "runtime/core.h"
 
@@ -36,5 +37,10 @@ struct SimReport {
 // As Runtime::run(). kTimeout when it can never end: nothing is ready and no timer runs (the message names the parked
 // fibers and their cores), or max_steps are done.
 Result<int> run_simulated(SimOptions options, std::move_only_function<int(Runtime&)> main, SimReport* report = nullptr);
+
+// Inside a simulation: somebody sets the machine's clock. Monotonic time goes on as before.
+void shift_wall_clock(std::int64_t by_us);
+// "core 0: client checkpoint core 1: acceptor": who waits. Of any runtime, while nothing else runs.
+std::string parked_fibers(Runtime& runtime);
 
 }  // namespace kelda::runtime

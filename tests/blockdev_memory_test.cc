@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -259,6 +260,87 @@ TEST(MemoryDevice, MisdirectedAndPhantomWritesReportSuccess) {
   ASSERT_TRUE(put(disk, 4096, 6));
   disk.peek(0, all.all());
   EXPECT_EQ(std::ranges::count(all.all(), std::byte{6}), 0);
+}
+
+TEST(MemoryDevice, ABadSectorCannotBeReadUntilItIsWritten) {
+  MemoryDevice disk({}, {.rules = {{.fault = Fault::kBadSector, .op = Op::kWrite, .from_bytes = 4096, .to_bytes = 8192}}});
+  ASSERT_TRUE(put(disk, 0, 1));
+  EXPECT_TRUE(put(disk, 4096, 1));  // reported as done
+  ASSERT_TRUE(disk.flush());
+  EXPECT_EQ(first_byte(disk, 0), 1);
+  Block block(0);
+  EXPECT_TRUE(disk.read(4096, block.all()).failed_with(Code::kIo));
+  auto rebooted = disk.crash(Survival::kAll);
+  EXPECT_TRUE(rebooted->read(4096, block.all()).failed_with(Code::kIo));
+  EXPECT_TRUE(put(*rebooted, 4096, 2));
+  EXPECT_EQ(first_byte(*rebooted, 4096), 2);
+  rebooted->make_unreadable(4096 + 512);
+  EXPECT_TRUE(rebooted->read(4096, block.all()).failed_with(Code::kIo));
+  EXPECT_EQ(first_byte(*rebooted, 8192), 0);
+}
+
+TEST(MemoryDevice, SlowOperationsAreDoneLater) {
+  MemoryDevice disk({}, {.rules = {{.fault = Fault::kSlow, .op = Op::kWrite, .delay_ns = 20'000'000}}});
+  const runtime::TimeNs before = runtime::now_ns();
+  ASSERT_TRUE(put(disk, 0, 1));
+  EXPECT_GE(runtime::now_ns() - before, 20'000'000u);
+  EXPECT_EQ(first_byte(disk, 0), 1);
+}
+
+// Submits a write that is stuck, and then lets `release` end it.
+Result<> stuck_write(MemoryDevice& disk, std::function<void()> release) {
+  Block block(7);
+  const IoSegment segment{block.all().data(), 4096};
+  runtime::Completion completion;
+  Request request;
+  request.op = Op::kWrite;
+  request.segments = {&segment, 1};
+  request.completion = &completion;
+  Request* const batch[] = {&request};
+  completion.add();
+  disk.submit(batch);
+  EXPECT_TRUE(put(disk, 8192, 1));  // others go on
+  runtime::Core::current().sleep_until(runtime::now_ns() + 30'000'000);
+  EXPECT_TRUE(completion.pending());
+  release();
+  completion.wait();
+  return std::move(request.status);
+}
+
+TEST(MemoryDevice, AStuckOperationEndsWithAnotherPlanOrAPowerCut) {
+  const FaultPlan stuck{.rules = {{.fault = Fault::kStuck, .op = Op::kWrite, .to_bytes = 4096}}};
+  MemoryDevice disk({}, stuck);
+  EXPECT_TRUE(stuck_write(disk, [&] { disk.set_plan({}); }));
+  EXPECT_EQ(first_byte(disk, 0), 7);
+  disk.set_plan(stuck);
+  EXPECT_TRUE(stuck_write(disk, [&] { (void)disk.crash(Survival::kNone); }).failed_with(Code::kIo));
+}
+
+TEST(MemoryDevice, WholeWritesSurviveOutOfOrder) {
+  bool later_alone = false;
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    MemoryDevice disk;
+    ASSERT_TRUE(put(disk, 0, 1, 8192));
+    ASSERT_TRUE(put(disk, 8192, 2, 8192));
+    auto rebooted = disk.snapshot(Survival::kWhole, seed);
+    Block first(9, 8192), second(9, 8192);
+    ASSERT_TRUE(rebooted->read(0, first.all()));
+    ASSERT_TRUE(rebooted->read(8192, second.all()));
+    EXPECT_TRUE(first.all_are(0) || first.all_are(1));
+    EXPECT_TRUE(second.all_are(0) || second.all_are(2));
+    later_alone |= first.all_are(0) && second.all_are(2);
+    EXPECT_FALSE(disk.dead());
+  }
+  EXPECT_TRUE(later_alone);
+}
+
+TEST(MemoryDevice, GrowsBetweenRuns) {
+  MemoryDevice disk({.size_bytes = 64_KiB});
+  ASSERT_TRUE(put(disk, 0, 1));
+  disk.grow(128_KiB);
+  EXPECT_EQ(disk.info().size_bytes, 128_KiB);
+  EXPECT_TRUE(put(disk, 124_KiB, 2));
+  EXPECT_EQ(first_byte(disk, 0), 1);
 }
 
 TEST(MemoryDevice, FillsUpAndDiscardGivesBack) {
