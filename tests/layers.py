@@ -13,7 +13,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Lowest first. A layer may include those before it.
-ORDER = ["common", "history", "kernel", "runtime", "blockdev", "net", "disk", "bufferpool", "wal", "btree", "engine", "server", "tools"]
+ORDER = ["common", "history", "kernel", "runtime", "blockdev", "net", "disk", "bufferpool", "wal", "btree", "engine", "server", "sim", "tools"]
 # Layers beside each other, that must not include one another.
 SIBLINGS = {("blockdev", "net"), ("net", "blockdev"), ("disk", "net"), ("bufferpool", "net"), ("wal", "net"),
             ("btree", "net"), ("engine", "net")}

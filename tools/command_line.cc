@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 
 #include "tools/commands.h"
@@ -137,6 +138,42 @@ void add_bench(CLI::App& root, BenchKvOptions& o) {
   app->add_flag("--json", o.json, "For programs");
 }
 
+// "A..B"
+std::string parse_seeds(const std::string& text, SimOptions& o) {
+  const auto dots = text.find("..");
+  char* end = nullptr;
+  o.first_seed = std::strtoull(text.c_str(), &end, 10);
+  if (dots == std::string::npos || dots == 0 || end != text.c_str() + dots) return "'" + text + "' is no range; write 1..1000";
+  o.last_seed = std::strtoull(text.c_str() + dots + 2, &end, 10);
+  if (*end != 0 || dots + 2 == text.size() || o.last_seed < o.first_seed) return "'" + text + "' is no range; write 1..1000";
+  return {};
+}
+
+void add_sim(CLI::App& root, SimOptions& o) {
+  CLI::App* app = root.add_subcommand(
+      "sim", "Simulate server, network and disk under faults, in virtual time; the same seed replays the same history");
+  auto* seed = app->add_option_function<std::uint64_t>("--seed", [&o](std::uint64_t n) { o.first_seed = o.last_seed = n; }, "One history")
+                   ->default_str("1");
+  app->add_option_function<std::string>(
+         "--seeds",
+         [&o](const std::string& text) {
+           if (const std::string wrong = parse_seeds(text, o); !wrong.empty()) throw CLI::ValidationError("--seeds", wrong);
+         },
+         "Many histories")
+      ->type_name("A..B")
+      ->excludes(seed);
+  app->add_option("--jobs", o.jobs, "Histories at once; bare: one after the other")->check(CLI::Range(1, 256))->capture_default_str();
+  app->add_option("--seconds-of-virtual-time", o.seconds, "Length of the attack. Default: as the seed chooses")->check(CLI::Range(0.01, 1e6));
+  app->add_flag("--swarm,!--no-swarm", o.swarm, "The seed chooses the configuration too (default); --no-swarm: the normal one, no faults");
+  app->add_option("--faults", o.faults, "all, none, or names with commas; a wrong one lists what there is. Default: as the seed chooses");
+  app->add_option("--cores", o.cores, "Virtual cores. Default: as the seed chooses")->check(CLI::Range(1, 32));
+  app->add_option("--clients", o.clients, "Clients. Default: as the seed chooses")->check(CLI::Range(1, 100));
+  app->add_flag("--minimise,!--no-minimise", o.minimise, "After a failure, look for a smaller history that fails alike (default)");
+  app->add_option("--max-failures", o.max_failures, "Begin no further seed after so many")->check(CLI::Range(1, 1'000'000))->capture_default_str();
+  app->add_option("--trace", o.trace_lines, "Last events shown of a failure")->check(CLI::Range(0, 400))->capture_default_str();
+  app->add_flag("--json", o.json, "For programs");
+}
+
 int version() {
   std::printf("kelda %s\n", KELDA_VERSION);
   return 0;
@@ -160,13 +197,14 @@ std::optional<int> parse_command_line(int argc, char** argv, CommandLine& line, 
   add_dump(root, line.dump);
   add_user_network(root, line.user_network);
   add_bench(root, line.bench);
+  add_sim(root, line.sim);
   root.add_subcommand("version", "Print the version");
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // The parser's own text does not say which word it did not know.
     if (argc > 1 && argv[1][0] != '-' && !is_command(root, argv[1])) {
-      err << "kelda: '" << argv[1] << "' is no command; there are vm, serve, check, dump, bench and version\n";
+      err << "kelda: '" << argv[1] << "' is no command; there are vm, serve, check, dump, sim, bench and version\n";
       return kExitUsage;
     }
     return root.exit(error, out, err) == 0 ? 0 : kExitUsage;
@@ -184,6 +222,7 @@ int run_command_line(int argc, char** argv) {
   if (line.command == "check") return check(line.check);
   if (line.command == "dump") return dump(line.dump);
   if (line.command == "bench") return bench_kv(line.bench);
+  if (line.command == "sim") return sim(line.sim);
   return version();
 }
 

@@ -93,12 +93,26 @@ struct BenchKvOptions {
   bool json = false;
 };
 
+struct SimOptions {
+  std::uint64_t first_seed = 1, last_seed = 1;
+  double seconds = 0;                 // of virtual time; 0: as the seed chooses
+  std::uint32_t jobs = 1;
+  std::uint32_t cores = 0, clients = 0;  // 0: as the seed chooses
+  std::string faults;                 // empty: as the seed chooses
+  bool swarm = true;
+  bool minimise = true;
+  std::uint32_t max_failures = 3;     // then no further seed is begun
+  std::uint32_t trace_lines = 60;
+  bool json = false;
+};
+
 int vm(const VmOptions& options);
 int user_network(const UserNetworkCommand& options);
 int serve(const ServeOptions& options);
 int check(const CheckOptions& options);
 int dump(const DumpOptions& options);
 int bench_kv(const BenchKvOptions& options);
+int sim(const SimOptions& options);
 
 struct CommandLine {
   std::string command;  // which of them was given
@@ -108,6 +122,7 @@ struct CommandLine {
   DumpOptions dump;
   UserNetworkCommand user_network;
   BenchKvOptions bench;
+  SimOptions sim;
 };
 
 // Nothing: `line` is what to do. Else the exit code: help was asked for, or the command line is wrong and `err` says how.
