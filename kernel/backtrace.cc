@@ -3,9 +3,14 @@
 #include "kernel/internal.h"
 #include "kernel/tables.h"
 
+extern "C" char kelda_syscall_dispatched[];  // entry.S
+
 namespace kelda::kernel {
 
 namespace {
+
+// Between the frame that a system call's entry makes and the caller's stack: the flags and the red zone (entry.S).
+constexpr std::uint64_t kSyscallSkipped = 8 + 128;
 
 bool read_word(std::uint64_t address, std::uint64_t& out) {
   if (address % sizeof(std::uint64_t) || !find_mapping(address).entry) return false;
@@ -36,14 +41,19 @@ bool is_frame(std::uint64_t rbp, std::uint64_t above, std::uint64_t& next, std::
   return read_word(rbp, next) && read_word(rbp + 8, address) && follows_call(address);
 }
 
+// A function that was just entered, keeps no frame, or jumped away has its caller on top of the stack.
+bool caller_on_top(std::uint64_t rsp, std::uint64_t rbp, std::uint64_t& caller) {
+  std::uint64_t next, address;
+  return read_word(rsp, caller) && follows_call(caller) && !(is_frame(rbp, rsp, next, address) && address == caller);
+}
+
 }  // namespace
 
 void walk_stack(std::uint64_t rip, std::uint64_t rsp, std::uint64_t rbp, void (*visit)(std::uint64_t, FrameKind)) {
   int left = kMaxFrames;
   visit(rip, FrameKind::kInstruction);
-  // A function that was just entered, keeps no frame, or jumped away has its caller on top of the stack.
   std::uint64_t top, next, address;
-  if (read_word(rsp, top) && follows_call(top) && !(is_frame(rbp, rsp, next, address) && address == top)) {
+  if (caller_on_top(rsp, rbp, top)) {
     visit(top, is_image_text(rip) ? FrameKind::kGuess : FrameKind::kReturn);
     rsp += 8;
   }
@@ -53,6 +63,17 @@ void walk_stack(std::uint64_t rip, std::uint64_t rsp, std::uint64_t rbp, void (*
       --left;
       at = rbp + 16;
       rbp = next;
+      // The program's own frame comes next; the address in it follows no call.
+      if (address != reinterpret_cast<std::uint64_t>(kelda_syscall_dispatched)) continue;
+      if (!read_word(rbp, next) || !read_word(rbp + 8, address)) return;
+      visit(address, FrameKind::kReturn);
+      --left;
+      at = rbp + 16 + kSyscallSkipped;
+      rbp = next;
+      if (!caller_on_top(at, rbp, top)) continue;
+      visit(top, FrameKind::kGuess);
+      --left;
+      at += 8;
     }
     // The chain is broken or at its end: look for the next frame or return address within a page or two.
     bool found = false;

@@ -15,7 +15,8 @@
 kelda_top_table: .skip 4096        // the page tables' root for the life of the machine
 kelda_boot_pdpt: .skip 4096
 kelda_boot_pds:  .skip 4 * 4096    // identity map of 4 GiB, until paging.cc has built the real one
-  .balign 16
+  .globl kelda_boot_stack_guard, kelda_boot_stack
+kelda_boot_stack_guard: .skip 4096 // not mapped by paging.cc
   .skip 16384
 kelda_boot_stack:
 

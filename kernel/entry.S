@@ -115,6 +115,8 @@ kelda_syscall_entry:
   mov %rsp, %rdi
   and $-16, %rsp
   call kelda_shim_dispatch  // result in rax
+  .globl kelda_syscall_dispatched
+kelda_syscall_dispatched:   // by this address backtrace.cc knows the frame
   lea -96(%rbp), %rsp
   pop %r15
   pop %r14

@@ -14,16 +14,22 @@ namespace kelda::kernel {
 
 namespace {
 
+// Is the address in the page below a stack of the kernel's own? Nothing else is missing there.
+bool is_kernel_guard(std::uint64_t address) {
+  auto boot = reinterpret_cast<std::uint64_t>(kelda_boot_stack_guard);
+  return (address >= kKernelBase && address < kKernelEnd) || round_down(address, kPageBytes) == boot;
+}
+
 const char* explain(const TrapFrame& frame, std::uint64_t address, DemandFault outcome) {
   if (outcome == DemandFault::kNoMemory) return "out of memory: no frame for demand-zero memory";
   if (frame.error & kFaultReserved) return "corrupt page table entry";
   if (address < kPageBytes) return "null pointer access";
-  if (outcome == DemandFault::kForbidden) {
-    constexpr std::uint64_t kNear = 64_KiB;
-    bool near_stack = address + kNear > frame.rsp && address < frame.rsp + kNear;
-    return near_stack ? "stack overflow: access to a guard page" : "access to protected memory";
-  }
   if (frame.error & kFaultFetch) return "jump to memory that is not code";
+  constexpr std::uint64_t kNear = 64_KiB;
+  bool near_stack = address + kNear > frame.rsp && address < frame.rsp + kNear;
+  bool may_be_guard = outcome == DemandFault::kForbidden || is_kernel_guard(address);
+  if (near_stack && may_be_guard) return "stack overflow: access to a guard page";
+  if (outcome == DemandFault::kForbidden) return "access to protected memory";
   if ((frame.error & kFaultWrite) && (frame.error & kFaultPresent)) return "write to read-only memory";
   return "access to unmapped memory";
 }

@@ -39,7 +39,7 @@ std::uint64_t flags_of_segment(std::uint32_t elf_flags) {
 
 // What the identity map says about one 4 KiB page; 0 leaves it unmapped.
 std::uint64_t identity_flags(std::uint64_t address) {
-  if (address == 0) return 0;
+  if (address == 0 || address == reinterpret_cast<std::uint64_t>(kelda_boot_stack_guard)) return 0;
   if (address < image_begin() || address >= image_end()) return kPteData | kPteGlobal;
   auto* headers = reinterpret_cast<const Elf64_Phdr*>(image_begin() + __ehdr_start.e_phoff);
   for (unsigned i = 0; i < __ehdr_start.e_phnum; ++i) {

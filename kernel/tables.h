@@ -19,6 +19,8 @@ inline constexpr VirtAddr kKernelBase = 0x7800'0000'0000;
 inline constexpr VirtAddr kKernelEnd = 0x7880'0000'0000;
 
 extern "C" std::uint64_t kelda_top_table[kTableEntries];  // boot.S
+// The page below the boot stack, which is never mapped once init_paging() is through (boot.S).
+extern "C" char kelda_boot_stack_guard[];
 // Like the main one, but for the optimistic range (optimistic.cc).
 extern std::uint64_t g_alternate_top[kTableEntries];
 

@@ -14,8 +14,14 @@
 
 #include "common/assert.h"
 #include "runtime/core.h"
+#include "kernel/cpu_state.h"
 #include "kernel/kernel.h"
 #include "kernel/paging.h"
+
+extern "C" {
+extern char kelda_boot_stack[];
+[[noreturn]] void kelda_switch_stack(std::uint64_t stack, void (*function)());
+}
 
 namespace kelda::kernel_fault {
 
@@ -116,6 +122,16 @@ volatile int g_no_end = -1;
   for (std::size_t at = 0; at < kBytes; at += 4096) memory[at] = 1;
 }
 
+// Leaves for a stack of the machine's own: what runs there may go too deep as well.
+void overflow_other_stack(std::uint64_t top) {
+  kelda_switch_stack(top, [] { overflow_stack(0); });
+}
+// "overflow-trap-stack-N": that of interrupt stack table slot N.
+constexpr std::string_view kTrapStack = "overflow-trap-stack-";
+void overflow_trap_stack(std::size_t slot) {
+  overflow_other_stack(kernel::this_cpu().task_state.stacks[slot - 1]);
+}
+
 struct Fault {
   const char* name;
   void (*run)();
@@ -150,6 +166,8 @@ const Fault kFaults[] = {
        });
        std::printf("survived %d\n", ended.has_value());
      }},
+    {"overflow-boot-stack", [] { overflow_other_stack(reinterpret_cast<std::uint64_t>(kelda_boot_stack)); }},
+    {"overflow-idle-stack", [] { overflow_other_stack(kernel::this_cpu().idle_stack_top); }},
     {"divide",
      [] {
        int zero = 0;
@@ -178,6 +196,7 @@ int run(std::string_view name) {
     std::thread(busy_elsewhere).detach();
     while (!g_other_runs) std::this_thread::yield();
   }
+  if (name.starts_with(kTrapStack)) overflow_trap_stack(static_cast<std::size_t>(name[kTrapStack.size()] - '0'));
   for (const Fault& fault : kFaults) {
     if (name == fault.name) {
       fault.run();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernel/cpu.h"
+#include "kernel/cpu_state.h"
 #include "kernel/demand.h"
 #include "kernel/kernel.h"
 #include "kernel/memory.h"
@@ -101,6 +102,21 @@ TEST_F(KernelMemory, AThousandGuardedStacks) {
   for (std::byte* stack : stacks) ASSERT_EQ(munmap(stack, kStackPages * kPageBytes), 0);
   EXPECT_LE(demand_area_count(), areas + 2);
   EXPECT_GE(free_pages() + 64, before) << "only tables and the list's own pages may stay";
+}
+
+// Those of interrupts and exceptions, and those on which CPUs idle; and the one that the machine was started on.
+TEST_F(KernelMemory, EveryStackOfTheKernelHasAGuard) {
+  const auto at = [](std::uint64_t address) { return reinterpret_cast<const void*>(address); };
+  for (std::uint32_t cpu = 0; cpu < cpu_count(); ++cpu) {
+    std::vector<std::uint64_t> tops{g_cpus[cpu].idle_stack_top};
+    for (std::size_t slot = 0; slot < kStackSlots; ++slot) tops.push_back(g_cpus[cpu].task_state.stacks[slot]);
+    for (const std::uint64_t top : tops) {
+      for (std::uint64_t page = top - kKernelStackBytes; page < top; page += kPageBytes) EXPECT_TRUE(translate(at(page)));
+      EXPECT_FALSE(translate(at(top - kKernelStackBytes - 1))) << "cpu " << cpu << ", stack below " << std::hex << top;
+    }
+  }
+  EXPECT_FALSE(translate(kelda_boot_stack_guard));
+  EXPECT_TRUE(translate(kelda_boot_stack_guard + kPageBytes));
 }
 
 TEST_F(KernelMemory, GrowingABlockMovesItWithoutLosingContent) {
