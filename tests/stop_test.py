@@ -3,11 +3,9 @@
 
 usage: stop_test.py hosted|vm [unittest arguments]
 """
-import json
 import os
 import pathlib
 import signal
-import socket
 import sys
 import threading
 import time
@@ -17,6 +15,7 @@ import redis
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from support import acceptance  # noqa: E402
 from support.kelda_process import check, children  # noqa: E402
+from support.qmp import Monitor  # noqa: E402
 
 CLEAN = "recovery: none needed, it was closed cleanly"
 
@@ -75,21 +74,12 @@ class Stop(acceptance.Case):
     def test_power_button(self):
         if self.mode != "vm":
             self.skipTest("of the VM only")
-        server = self.started()
-        monitors = list(self.scratch.glob("kelda-vm-*/qmp"))
-        self.assertEqual(len(monitors), 1)
-        with socket.socket(socket.AF_UNIX) as monitor:
-            monitor.connect(str(monitors[0]))
-            stream = monitor.makefile("rw")
-            json.loads(stream.readline())
-            for command in ("qmp_capabilities", "system_powerdown"):
-                stream.write(json.dumps({"execute": command}) + "\n")
-                stream.flush()
-                answer = json.loads(stream.readline())
-                while "event" in answer:
-                    answer = json.loads(stream.readline())
-                self.assertIn("return", answer)
+        path = self.folder / "qmp"
+        server = self.started(extra=["--qemu=-qmp", f"--qemu=unix:{path},server=on,wait=off"])
+        monitor = Monitor(path)
+        monitor.call("system_powerdown")
         self.assert_clean_end(server)
+        monitor.close()
 
     def test_kill_is_recovered(self):
         server = self.started()
@@ -114,10 +104,7 @@ class Stop(acceptance.Case):
         while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < deadline:
             time.sleep(0.05)
         self.assertEqual([pid for pid in pids if os.path.exists(f"/proc/{pid}")], [])
-        for folder in self.scratch.glob("kelda-vm-*"):  # what a kill -9 cannot clean up
-            for file in folder.iterdir():
-                file.unlink()
-            folder.rmdir()
+        self.assertEqual(os.listdir(self.scratch), [])
         self.assertEqual(check(self.disk)[0], 0)
 
     def test_stop_under_load(self):

@@ -26,7 +26,11 @@ bool in_path(const std::string& program) {
 namespace {
 
 // In the child, between fork and exec: only calls that are safe there.
-[[noreturn]] void become(char* const* argv, const std::vector<Child::Descriptor>& descriptors, int stderr_fd, pid_t parent) {
+[[noreturn]] void become(char* const* argv, std::vector<Child::Descriptor>& descriptors, int stderr_fd, pid_t parent) {
+  // Out of the way of one another first.
+  constexpr int kAboveAll = 64;
+  for (auto& d : descriptors) d.from = fcntl(d.from, F_DUPFD_CLOEXEC, kAboveAll);
+
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -36,13 +40,7 @@ namespace {
   const int null_fd = open("/dev/null", O_RDWR);
   if (null_fd >= 0) dup2(null_fd, STDIN_FILENO);
   if (stderr_fd >= 0) dup2(stderr_fd, STDERR_FILENO);
-  for (const auto& d : descriptors) {
-    if (d.from == d.to) {
-      fcntl(d.to, F_SETFD, 0);
-    } else {
-      dup2(d.from, d.to);
-    }
-  }
+  for (const auto& d : descriptors) dup2(d.from, d.to);
   execvp(argv[0], argv);
   _exit(127);
 }
@@ -53,10 +51,11 @@ Result<Child> Child::start(const std::vector<std::string>& argv, const std::vect
   std::vector<char*> words;
   for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
+  std::vector<Descriptor> mine = descriptors;
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) return Error(Code::kOutOfMemory, std::string("cannot start ") + argv[0] + ": " + std::strerror(errno));
-  if (pid == 0) become(words.data(), descriptors, stderr_fd, parent);
+  if (pid == 0) become(words.data(), mine, stderr_fd, parent);
   Child child;
   child.pid_ = pid;
   return child;

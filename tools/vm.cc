@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -99,51 +98,41 @@ Result<> check_port_free(const std::string& resp) {
   return {};
 }
 
-// A folder for the monitor's socket, gone with the object.
-class ScratchFolder {
+// The machine's monitor: a pair of sockets, of which QEMU gets one end. Nothing of it lies in the file system.
+class Monitor {
  public:
-  Result<> make() {
-    const char* base = std::getenv("TMPDIR");
-    path_ = std::string(base != nullptr ? base : "/tmp") + "/kelda-vm-XXXXXX";
-    if (mkdtemp(path_.data()) == nullptr) {
-      path_.clear();
-      return system_error("cannot make a temporary folder");
+  ~Monitor() {
+    for (const int end : ends_) {
+      if (end >= 0) close(end);
     }
+  }
+  Result<> make() {
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends_) != 0) return system_error("socketpair");
     return {};
   }
-  ~ScratchFolder() {
-    if (path_.empty()) return;
-    unlink(monitor().c_str());
-    rmdir(path_.c_str());
-  }
-  std::string monitor() const { return path_ + "/qmp"; }
+  int guest_end() const { return ends_[1]; }
+  void started() { close(std::exchange(ends_[1], -1)); }
+  bool press_power_button();
 
  private:
-  std::string path_;
+  int ends_[2] = {-1, -1};
 };
 
 // QMP: the answers are read to the power-down event, for closing earlier could drop the request.
-bool press_power_button(const std::string& monitor) {
-  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::strncpy(address.sun_path, monitor.c_str(), sizeof address.sun_path - 1);
+bool Monitor::press_power_button() {
+  const int fd = ends_[0];
   const timeval patience{5, 0};  // a monitor that hangs must not keep us from the second request
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   const std::string request = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"system_powerdown\"}\n";
-  bool pressed = false;
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
-      send(fd, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
-    std::string answers;
-    char piece[512];
-    ssize_t n;
-    while (!pressed && (n = recv(fd, piece, sizeof piece, 0)) > 0) {
-      answers.append(piece, static_cast<std::size_t>(n));
-      pressed = answers.find("POWERDOWN") != std::string::npos;
-    }
+  if (send(fd, request.data(), request.size(), MSG_NOSIGNAL) <= 0) return false;
+  std::string answers;
+  char piece[512];
+  ssize_t n;
+  while ((n = recv(fd, piece, sizeof piece, 0)) > 0) {
+    answers.append(piece, static_cast<std::size_t>(n));
+    if (answers.find("POWERDOWN") != std::string::npos) return true;
   }
-  close(fd);
-  return pressed;
+  return false;
 }
 
 int exit_code_of(int status) {
@@ -225,7 +214,7 @@ class Network {
 };
 
 // Until QEMU ends. Signals are blocked in this process and taken here.
-int wait_for_end(Child& qemu, Network& network, const sigset_t& signals, const std::string& monitor) {
+int wait_for_end(Child& qemu, Network& network, const sigset_t& signals, Monitor& monitor) {
   // `timeout`, shells and supervisors may signal the process and its group: that is one request.
   constexpr std::int64_t kSameRequestNs = 500'000'000;
   std::int64_t asked_ns = 0;
@@ -253,7 +242,7 @@ int wait_for_end(Child& qemu, Network& network, const sigset_t& signals, const s
       qemu.kill_now();
     } else {
       std::fprintf(stderr, "kelda vm: asking the machine to stop (again: at once)\n");
-      if (!press_power_button(monitor)) std::fprintf(stderr, "kelda vm: the machine's monitor does not answer\n");
+      if (!monitor.press_power_button()) std::fprintf(stderr, "kelda vm: the machine's monitor does not answer\n");
     }
     asked_ns = runtime::now_ns();
   }
@@ -282,19 +271,20 @@ Result<int> run(const VmOptions& options) {
   for (const int signal : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&signals, signal);
   sigprocmask(SIG_BLOCK, &signals, nullptr);
 
-  ScratchFolder scratch;
-  TRY(scratch.make());
-  host.monitor_socket = scratch.monitor();
+  Monitor monitor;
+  TRY(monitor.make());
+  host.monitor = true;
   Network network(options, host);
-  std::vector<Child::Descriptor> descriptors;
+  std::vector<Child::Descriptor> descriptors{{monitor.guest_end(), 5}};
   int guest_end = -1;
   if (in_user_space(options)) {
     guest_end = TRY(network.start());
     descriptors.push_back({guest_end, 3});
   }
   Child qemu = TRY(Child::start(TRY(qemu_command(options, host)), descriptors));
+  monitor.started();
   if (guest_end >= 0) close(guest_end);
-  return wait_for_end(qemu, network, signals, host.monitor_socket);
+  return wait_for_end(qemu, network, signals, monitor);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ struct VmHost {
   bool direct_io = true;       // the disk's filesystem takes O_DIRECT
   std::string self;            // path of this program
   std::string passt_socket;    // where passt listens, for --net user
-  std::string monitor_socket;  // for the clean power-off
+  bool monitor = false;        // there is one, for the clean power-off
 };
 VmHost probe_host(const VmOptions& options);
 

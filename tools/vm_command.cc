@@ -16,9 +16,10 @@ namespace {
 // The network that passt gives the guest; nothing outside sees it.
 constexpr const char* kGuestAddress = "10.0.2.15";
 constexpr const char* kGuestGateway = "10.0.2.2";
-// File descriptors that `kelda vm` leaves open for its children: the two ends of the guest's network.
+// File descriptors that `kelda vm` leaves open for its children: the two ends of the guest's network, and the monitor.
 constexpr const char* kQemuNetFd = "3";
 constexpr const char* kPassthroughFd = "4";
+constexpr const char* kQemuMonitorFd = "5";
 
 // KVM without vmx or svm is an emulation that is slower than TCG and lacks XSAVE.
 bool kvm_is_real() {
@@ -144,8 +145,8 @@ Result<std::vector<std::string>> qemu_command(const VmOptions& options, const Vm
   add_machine(argv, options, host);
   add_disk(argv, options, host);
   TRY(add_network(argv, options, host));
-  if (!host.monitor_socket.empty()) {
-    argv.insert(argv.end(), {"-qmp", "unix:" + option_value(host.monitor_socket) + ",server=on,wait=off"});
+  if (host.monitor) {
+    argv.insert(argv.end(), {"-chardev", std::string("socket,id=monitor0,fd=") + kQemuMonitorFd, "-mon", "monitor0,mode=control"});
   }
   if (options.gdb_port != 0) {
     argv.insert(argv.end(), {"-S", "-gdb", "tcp:127.0.0.1:" + std::to_string(options.gdb_port)});

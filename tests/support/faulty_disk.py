@@ -6,43 +6,16 @@ In mode vm the nodes are QEMU's, and the disk is the guest's virtio-blk device. 
 qemu-storage-daemon that exports "top" as a file through FUSE: io_uring meets real errors of a real file. What reaches the
 RecordingDisk is written down, so a test sees whether anything was tried again.
 """
-import json
 import os
 import pathlib
-import socket
 import subprocess
 import time
 
 from support.kelda_process import Kelda
+from support.qmp import Monitor
 from support.recording_disk import Flush, RecordingDisk, Write
 
 TOP = {"driver": "raw", "node-name": "top"}
-
-
-class Monitor:
-    """QMP, for as long as the object lives."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(30)
-        self.socket.connect(str(path))
-        self.stream = self.socket.makefile("rw")
-        self.stream.readline()
-        self.call("qmp_capabilities")
-
-    def call(self, command, **arguments):
-        self.stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self.stream.flush()
-        while True:
-            answer = json.loads(self.stream.readline())
-            if "error" in answer:
-                raise AssertionError(f"QMP {command}: {answer}")
-            if "return" in answer:
-                return answer["return"]
-
-    def close(self):
-        self.stream.close()
-        self.socket.close()
 
 
 class FuseDaemon:
