@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 """kill -9 under load: what was acknowledged is there after the restart, and no half of a MULTI is.
 
-usage: crash_test.py hosted|vm|both [ROUNDS] [SEED]
+usage: crash_test.py hosted|vm|vm-page-cache|both [ROUNDS] [SEED]
 
 Each round: several clients write (single SETs, and pairs in MULTI), recording what was acknowledged; at a random moment
 the process that holds the disk is killed; the server is started again and every key is compared; `kelda check` must be
-content. `both` opens the disk alternately as a process and as a VM.
+content. `both` opens the disk alternately as a process and as a VM; in `vm-page-cache` the host's page cache lies between, as
+where the disk's filesystem has no direct I/O.
 """
 import pathlib
 import random
@@ -90,13 +91,16 @@ def main():
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else random.randrange(1 << 30)
     print(f"seed {seed}", flush=True)
     chance = random.Random(seed)
+    extra = []
+    if mode == "vm-page-cache":
+        mode, extra = "vm", ["--qemu=-set", "--qemu=drive.disk0.cache=writeback"]
     acknowledged, attempted = {}, {}
     version = 0
     with tempfile.TemporaryDirectory(prefix="kelda-crash-") as folder:
         disk = pathlib.Path(folder) / "disk"
         for number in range(rounds + 1):
             this_mode = mode if mode != "both" else ("hosted", "vm")[number % 2]
-            server = Kelda(this_mode, disk, memory="128M", create="256M").start()
+            server = Kelda(this_mode, disk, memory="128M", create="256M", extra=extra).start()
             try:
                 found = compare(server.port, acknowledged, attempted)
                 # What is found now is the truth for the next round.

@@ -16,7 +16,7 @@ import redis
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from support import acceptance  # noqa: E402
-from support.kelda_process import KELDA, check, free_port  # noqa: E402
+from support.kelda_process import KELDA, check, children, free_port  # noqa: E402
 
 
 class GuestCommands(acceptance.Case):
@@ -95,6 +95,43 @@ class Machines(acceptance.Case):
         self.assertTrue(server.client().set("a", 1))
         self.assertEqual(server.stop(), 0, server.output())
         self.assertEqual(check(odd)[0], 0)
+
+
+class Snapshots(acceptance.Case):
+    mode = "vm"
+
+    def test_one_snapshot_started_twice(self):
+        """Two machines on copies of a disk that a third was writing to: each has all of it, and goes its own way."""
+        disk = self.folder / "disk"
+        origin = self.server(disk, create="64M")
+        client = origin.client()
+        count = 2000
+        for i in range(count):
+            client.set(f"key{i}", f"origin{i}")
+        pids = children(origin.process.pid)
+        for pid in pids:  # a snapshot shows one moment
+            os.kill(pid, signal.SIGSTOP)
+        copies = [self.folder / name for name in ("first", "second")]
+        for copy in copies:
+            shutil.copyfile(disk, copy)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        machines = [self.server(copy) for copy in copies]
+        clients = [machine.client() for machine in machines]
+        runs = {client.info("server")["run_id"] for client in [*clients, origin.client()]}
+        self.assertEqual(len(runs), 3, "two of them are the same server")
+        for number, client in enumerate(clients):
+            self.assertEqual(client.dbsize(), count)
+            client.mset({f"key{i}": f"clone{number}" for i in range(0, count, 2)})
+            client.execute_command("KELDA.CHECKPOINT")
+        for number, (client, machine, copy) in enumerate(zip(clients, machines, copies)):
+            values = client.mget([f"key{i}" for i in range(count)])
+            self.assertEqual(values, [f"clone{number}".encode() if i % 2 == 0 else f"origin{i}".encode() for i in range(count)])
+            self.assertEqual(machine.stop(), 0, machine.output())
+            code, text = check(copy)
+            self.assertEqual(code, 0, text)
+        self.assertEqual(origin.stop(), 0, origin.output())
+        self.assertEqual(check(disk)[0], 0)
 
 
 class PrintedCommand(acceptance.Case):
