@@ -93,7 +93,7 @@ def main():
     chance = random.Random(seed)
     extra = []
     if mode == "vm-page-cache":
-        mode, extra = "vm", ["--qemu=-set", "--qemu=drive.disk0.cache=writeback"]
+        mode, extra = "vm", ["--qemu=-set", "--qemu=drive.disk0.cache.direct=off"]
     acknowledged, attempted = {}, {}
     version = 0
     with tempfile.TemporaryDirectory(prefix="kelda-crash-") as folder:
