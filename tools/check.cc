@@ -14,8 +14,8 @@ namespace {
 
 void print_for_people(const std::string& name, const engine::DiskCheck& c) {
   const auto n = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
-  std::printf("%s: %s, %llu pages, %llu in use\n", name.c_str(), format_size(c.layout.device_bytes).c_str(),
-              n(c.layout.page_count), n(c.used_pages));
+  std::printf("%s: %s, %llu pages, %llu in use, %llu free\n", name.c_str(), format_size(c.layout.device_bytes).c_str(),
+              n(c.layout.page_count), n(c.used_pages), n(c.layout.page_count - c.used_pages));
   std::printf("log: %s, %llu batches, %llu records, %s\n", c.was_clean ? "closed cleanly" : "to be recovered at the next start",
               n(c.log_batches), n(c.log_records), format_size(c.log_bytes).c_str());
   if (!c.was_clean) {
@@ -36,6 +36,7 @@ void print_json(const std::string& name, const engine::DiskCheck& c) {
   json.begin_object();
   json.field("disk", name).field("sound", c.sound()).field("clean", c.was_clean);
   json.field("device_bytes", c.layout.device_bytes).field("pages", c.layout.page_count).field("used_pages", c.used_pages);
+  json.field("free_pages", c.layout.page_count - c.used_pages);
   json.field("verified_pages", c.verified_pages).field("leaked_pages", c.leaked_pages);
   json.field("log_batches", c.log_batches).field("log_records", c.log_records).field("log_bytes", c.log_bytes);
   json.field("transactions_to_undo", c.transactions_to_undo).field("torn_pages_repairable", c.torn_pages_repairable);

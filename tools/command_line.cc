@@ -117,6 +117,21 @@ void add_dump(CLI::App& root, DumpOptions& o) {
   app->add_flag("--quiet", o.quiet, "No report; bare, stdout and stderr are one console");
 }
 
+void add_selftest(CLI::App& root, SelftestOptions& o) {
+  CLI::App* app = root.add_subcommand("selftest", "Find out whether a disk can be trusted. Destroys what is on it; exit 0 if it is fit, 3 if "
+                                                  "something is suspicious, 1 if it is not fit");
+  app->add_option("--disk", o.disk, "Scratch file or block device; bare: /dev/vda")->type_name("F")->required();
+  add_size(app, "--create", o.create_bytes, "Create the file with this size if it is not there", "");
+  app->add_flag("--force", o.force, "Also if the disk is not blank. Its content is lost");
+  app->add_option("--seconds", o.seconds, "About how long. Default: 60; --phase write: until the power goes");
+  app->add_option("--seed", o.seed, "Of what is written where. Default: random, printed");
+  app->add_option("--phase", o.phase, "write: numbered writes; note the last number printed, and cut the power. verify: afterwards, is all of it there?")
+      ->check(CLI::IsMember({"all", "write", "verify"}))
+      ->capture_default_str();
+  app->add_option("--acknowledged", o.acknowledged, "verify: the last number that was printed before the power cut");
+  app->add_flag("--json", o.json, "For programs");
+}
+
 void add_bench(CLI::App& root, BenchKvOptions& o) {
   CLI::App* bench = root.add_subcommand("bench", "Benchmarks");
   bench->require_subcommand(1);
@@ -195,6 +210,7 @@ std::optional<int> parse_command_line(int argc, char** argv, CommandLine& line, 
   add_serve(root, line.serve);
   add_check(root, line.check);
   add_dump(root, line.dump);
+  add_selftest(root, line.selftest);
   add_user_network(root, line.user_network);
   add_bench(root, line.bench);
   add_sim(root, line.sim);
@@ -204,7 +220,7 @@ std::optional<int> parse_command_line(int argc, char** argv, CommandLine& line, 
   } catch (const CLI::ParseError& error) {
     // The parser's own text does not say which word it did not know.
     if (argc > 1 && argv[1][0] != '-' && !is_command(root, argv[1])) {
-      err << "kelda: '" << argv[1] << "' is no command; there are vm, serve, check, dump, sim, bench and version\n";
+      err << "kelda: '" << argv[1] << "' is no command; there are vm, serve, check, dump, selftest, sim, bench and version\n";
       return kExitUsage;
     }
     return root.exit(error, out, err) == 0 ? 0 : kExitUsage;
@@ -221,6 +237,7 @@ int run_command_line(int argc, char** argv) {
   if (line.command == "user-network") return user_network(line.user_network);
   if (line.command == "check") return check(line.check);
   if (line.command == "dump") return dump(line.dump);
+  if (line.command == "selftest") return selftest(line.selftest);
   if (line.command == "bench") return bench_kv(line.bench);
   if (line.command == "sim") return sim(line.sim);
   return version();

@@ -1,7 +1,7 @@
 // The commands of the `kelda` program. command_line.cc fills the options; each command has a file of its own.
 //
 // Exit codes: 0 done; 1 the command failed (the message on stderr says why and what to do); 2 the command line is wrong.
-// 3, of `kelda dump`: done, but something is missing or uncertain. `kelda vm` exits with the guest's code.
+// 3: done, but (dump) something is missing or uncertain, (selftest) something is suspicious. `kelda vm` exits with the guest's code.
 #pragma once
 
 #include <cstdint>
@@ -77,6 +77,17 @@ struct DumpOptions {
   bool quiet = false;                 // no report
 };
 
+struct SelftestOptions {
+  std::string disk;
+  std::uint64_t create_bytes = 0;
+  bool force = false;
+  double seconds = 0;                 // 0: all: 60; write: until the power goes
+  std::uint64_t seed = 0;             // 0: random
+  std::string phase = "all";
+  std::uint64_t acknowledged = 0;
+  bool json = false;
+};
+
 struct BenchKvOptions {
   std::string disk;                   // empty: a file in the temporary directory; bare: /dev/vda
   std::uint64_t create_bytes = 4ull << 30;
@@ -111,6 +122,7 @@ int user_network(const UserNetworkCommand& options);
 int serve(const ServeOptions& options);
 int check(const CheckOptions& options);
 int dump(const DumpOptions& options);
+int selftest(const SelftestOptions& options);
 int bench_kv(const BenchKvOptions& options);
 int sim(const SimOptions& options);
 
@@ -120,6 +132,7 @@ struct CommandLine {
   ServeOptions serve;
   CheckOptions check;
   DumpOptions dump;
+  SelftestOptions selftest;
   UserNetworkCommand user_network;
   BenchKvOptions bench;
   SimOptions sim;
