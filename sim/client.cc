@@ -121,12 +121,14 @@ bool SimClient::carry_out(std::vector<std::unique_ptr<Operation>> operations) {
   return connected;
 }
 
-// Errors are in order when there is a reason for them.
+// Errors are in order when there is a reason for them. (Memory that lacks when a transaction is to be undone stops the
+// engine.)
 void SimClient::judge_error(const Operation& operation, const Reply& error) {
   const FaultSet& faults = world_.config.faults;
   const bool io = faults.has_io_errors();
   const bool excused = error.is_error("DISKFULL") || error.is_error("CONFLICT") || error.is_error("OOM") ||
-                       (error.is_error("MISCONF") && (io || faults.ends_machines() || world_.damaged)) ||
+                       (error.is_error("MISCONF") &&
+                        (io || faults.ends_machines() || faults.has(FaultKind::kMemory) || world_.damaged)) ||
                        (error.is_error("IOERR") && (io || faults.ends_machines() || world_.damaged)) ||
                        (error.is_error("CORRUPT") && world_.damaged);
   if (!excused) world_.trace.fail("error without a reason", fmt::format("{}: {}", operation.name(), error.text));

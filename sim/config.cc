@@ -53,6 +53,7 @@ Config random_config(Prng& dice) {
   c.fault_every_ns = one_of(dice, {50u, 300u, 1'000u}) * kMillisecondNs;
   c.pipe.short_reads = dice.one_in(4);
   c.pipe.window_bytes = one_of(dice, {4096u, 65536u, 1u << 20});
+  c.scrub_bytes_per_s = one_of(dice, {0_MiB, 1_MiB, 16_MiB});
   return c;
 }
 

@@ -24,6 +24,8 @@ struct Config {
   runtime::TimeNs disk_delay_min_ns = 20 * kMicrosecondNs, disk_delay_max_ns = 200 * kMicrosecondNs;
   net::PipeOptions pipe = {.delay_ns = 50 * kMicrosecondNs};
 
+  std::uint64_t scrub_bytes_per_s = 8_MiB;  // the disk is verified all the time; 0: never
+
   std::uint32_t registers_per_client = 16;
   std::uint32_t counters = 4, lists = 4, accounts = 6;
   std::uint32_t value_max_bytes = 2'000;

@@ -144,6 +144,16 @@ void Director::serve_a_twin(const blockdev::MemoryDevice& disk) {
   if (stopped) (void)check_image(world_, *copy, "twin", true);
 }
 
+// A scrub goes on all the time, and finds nothing where nothing was done to the disk.
+void Director::watch_scrub() {
+  if (world_.config.scrub_bytes_per_s == 0) return;
+  const ScrubStatus status = instance_->database().scrub_status();
+  if (!status.running) (void)instance_->database().start_scrub();
+  if (status.total_errors > 0 && !world_.damaged && !world_.config.faults.has_io_errors()) {
+    world_.trace.fail("false alarm", "the scrub says: " + status.last_error);
+  }
+}
+
 Director::Ending Director::serve() {
   runtime::TimeNs next_deed_ns = runtime::now_ns() + dice_.between(1, world_.config.fault_every_ns);
   wanted_ = Ending::kNone;
@@ -158,6 +168,7 @@ Director::Ending Director::serve() {
       return Ending::kFailed;
     }
     if (const std::string over = instance_->over_memory(); !over.empty()) world_.trace.fail("over memory", over);
+    watch_scrub();
     const runtime::TimeNs now = runtime::now_ns();
     if (!quiet() && now >= attack_ends_ns_) {
       harm_.heal(*disk_);

@@ -23,6 +23,7 @@ class Director {
   bool start();  // false: this disk will serve no more
   bool audit_or_retry();
   void serve_a_twin(const blockdev::MemoryDevice& disk);
+  void watch_scrub();
   Ending serve();  // until something ends it
   void end(Ending how);
   void reboot(blockdev::Survival survival);

@@ -63,6 +63,7 @@ class Transfer final : public Operation {
     amount_ = std::to_string(dice.between(1, 100));
   }
   std::size_t begin(std::string& requests) override {
+    transfer_ = world_.bank.begin_transfer();
     append_command(requests, {"MULTI"});
     append_command(requests, {"DECRBY", from_, amount_});
     append_command(requests, {"INCRBY", to_, amount_});
@@ -71,18 +72,18 @@ class Transfer final : public Operation {
   }
   Fate answered(std::span<const Reply> replies) override {
     const Reply& last = replies.back();
-    if (last.is_error("MISCONF")) return Fate::kUnknown;
-    if (last.is_error()) return Fate::kRefused;
-    const std::size_t failed = last.items.size() != 2 ? 1 : last.items[0].is_error() + last.items[1].is_error();
-    if (failed == 1) world_.bank.half_done();
+    if (last.is_error("MISCONF")) return lost(), Fate::kUnknown;
+    const std::size_t failed = last.items.size() != 2 ? 2 : last.items[0].is_error() + last.items[1].is_error();
+    world_.bank.end_transfer(transfer_, failed == 1 ? Bank::Outcome::kHalf : Bank::Outcome::kWhole, world_.trace);
     return failed == 0 ? Fate::kDone : Fate::kRefused;
   }
-  void lost() override {}
+  void lost() override { world_.bank.end_transfer(transfer_, Bank::Outcome::kUnknown, world_.trace); }
   std::string name() const override { return "transfer " + from_ + " " + to_; }
 
  private:
   World& world_;
   std::string from_, to_, amount_;
+  std::uint64_t transfer_ = 0;
 };
 
 class BankRead final : public Operation {

@@ -118,7 +118,7 @@ std::vector<std::string> List::keys() const {
   return all;
 }
 
-Bank::Bank(std::uint32_t accounts) {
+Bank::Bank(std::uint32_t accounts, bool halves) : halves_(halves) {
   for (std::uint32_t i = 0; i < accounts; ++i) keys_.push_back("account:" + std::to_string(i));
 }
 
@@ -134,17 +134,35 @@ bool sum_of(const Reply& found, std::int64_t& sum) {
 }
 }  // namespace
 
+std::uint64_t Bank::begin_transfer() {
+  under_way_.insert(next_transfer_);
+  return next_transfer_++;
+}
+
+void Bank::end_transfer(std::uint64_t transfer, Outcome outcome, Trace& trace) {
+  under_way_.erase(transfer);
+  if (outcome == Outcome::kHalf || (outcome == Outcome::kUnknown && halves_)) {
+    known_ = false;
+    suspects_.clear();
+  } else if (suspects_.erase(transfer) != 0 && suspects_.empty()) {
+    trace.fail("half a transfer", seen_);
+  }
+}
+
 void Bank::judge(std::uint64_t epoch_before, const Reply& found, Trace& trace) {
   std::int64_t sum;
   const bool numbers = sum_of(found, sum);
   if (numbers && (!known_ || epoch_before != epoch_ || sum == sum_)) return;
-  trace.fail("half a transfer",
-             fmt::format("accounts\n  expected: balances with the sum {}\n  found:    {}", sum_, found.to_string()));
+  if (!suspects_.empty()) return;
+  seen_ = fmt::format("accounts\n  expected: balances with the sum {}\n  found:    {}", sum_, found.to_string());
+  if (!halves_ || under_way_.empty()) return trace.fail("half a transfer", seen_);
+  suspects_ = under_way_;
 }
 
 void Bank::settle(const Reply& found) {
   if (!sum_of(found, sum_)) return;
   known_ = true;
+  suspects_.clear();
   ++epoch_;
 }
 

@@ -76,19 +76,30 @@ class List {
 // Money moves between accounts in transactions: whoever reads all of them at one moment sees the same sum.
 class Bank {
  public:
-  explicit Bank(std::uint32_t accounts);
+  // `halves`: one command of a transfer may fail alone (World::commands_may_fail). Another sum is then judged when all
+  // transfers that were under way have told how they ended.
+  Bank(std::uint32_t accounts, bool halves);
   const std::vector<std::string>& keys() const { return keys_; }
-  // The server said that one half of a transfer failed alone: until settle() nothing is known.
-  void half_done() { known_ = false; }
+
+  std::uint64_t begin_transfer();
+  enum class Outcome : std::uint8_t { kWhole, kHalf, kUnknown };
+  void end_transfer(std::uint64_t transfer, Outcome outcome, Trace& trace);
+
   std::uint64_t epoch() const { return epoch_; }
   void judge(std::uint64_t epoch_before, const Reply& found, Trace& trace);
+  // Nothing is under way: from here on the sum is this one.
   void settle(const Reply& found);
 
  private:
   std::vector<std::string> keys_;
-  bool known_ = true;
+  const bool halves_;
+  bool known_ = true;        // the sum
   std::uint64_t epoch_ = 0;  // a read across settle() proves nothing
   std::int64_t sum_ = 0;
+  std::uint64_t next_transfer_ = 0;
+  std::set<std::uint64_t> under_way_;
+  std::set<std::uint64_t> suspects_;  // that may explain what was seen
+  std::string seen_;
 };
 
 }  // namespace kelda::sim

@@ -18,8 +18,8 @@ World::World(const Config& configuration, Report& report, Observer* watcher)
     : config(configuration),
       trace(report),
       observer(watcher),
-      bank(configuration.accounts),
-      commands_may_fail(commands_may_fail_in(configuration)) {
+      commands_may_fail(commands_may_fail_in(configuration)),
+      bank(configuration.accounts, commands_may_fail) {
   for (std::uint32_t owner = 0; owner < config.clients; ++owner) {
     Prng dice(config.seed * 131 + owner);
     auto& own = registers.emplace_back();

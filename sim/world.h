@@ -24,13 +24,13 @@ struct World {
   Observer* observer;
   WallClock wall;
 
+  // Within a MULTI one command may fail alone: no space, no memory, a page that cannot be read.
+  const bool commands_may_fail;
+
   std::vector<std::vector<Register>> registers;  // by owner
   std::vector<Counter> counters;
   std::vector<List> lists;
   Bank bank;
-
-  // Within a MULTI one command may fail alone: no space, no memory, a page that cannot be read.
-  const bool commands_may_fail;
 
   // The disk may have lost or destroyed data without a chance for anybody to prevent that.
   bool damaged = false;      // errors are in order

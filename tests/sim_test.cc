@@ -106,6 +106,12 @@ class Judge : public ::testing::Test {
     reply.text = std::move(value);
     return reply;
   }
+  static Reply balances(const std::string& first, const std::string& second) {
+    Reply both;
+    both.type = '*';
+    both.items = {text(first), text(second)};
+    return both;
+  }
   static Reply nil() {
     Reply reply;
     reply.null = true;
@@ -228,13 +234,22 @@ TEST_F(Judge, CountersListsAndAccounts) {
             }),
             "invented append");
   EXPECT_EQ(verdict([&](World& world) {
-              Bank bank(2);
-              Reply both;
-              both.type = '*';
-              both.items = {text("-5"), text("4")};
-              bank.judge(bank.epoch(), both, world.trace);
+              Bank bank(2, false);
+              bank.judge(bank.epoch(), balances("-5", "4"), world.trace);
             }),
             "half a transfer");
+  // Where a command may fail alone, the transfer under way decides.
+  const auto seen_under_way = [&](Bank::Outcome outcome) {
+    return verdict([&](World& world) {
+      Bank bank(2, true);
+      const std::uint64_t transfer = bank.begin_transfer();
+      bank.judge(bank.epoch(), balances("-5", "4"), world.trace);
+      EXPECT_FALSE(world.trace.failed());
+      bank.end_transfer(transfer, outcome, world.trace);
+    });
+  };
+  EXPECT_EQ(seen_under_way(Bank::Outcome::kWhole), "half a transfer");
+  EXPECT_EQ(seen_under_way(Bank::Outcome::kHalf), "");
 }
 
 // Whoever records histories is told of every operation once, and of its end once.
