@@ -106,6 +106,16 @@ Result<bool> last_mib_is_zero(blockdev::BlockDevice& device) {
   return all_zero(buffer.span());
 }
 
+// The first write of a formatting, copy 1 with sequence 1, of which a power cut left its first sector or its last: nothing
+// lies on such a disk yet.
+bool is_torn_first_copy(Bytes page) {
+  SuperblockBytes bytes;
+  std::memcpy(&bytes, page.data(), sizeof bytes);
+  if (all_zero(page.first(offsetof(SuperblockBytes, checksum)))) return true;
+  const Bytes unused = page.subspan(offsetof(SuperblockBytes, zero));
+  return bytes.magic == kSuperblockMagic && bytes.sequence == 1 && all_zero(unused);
+}
+
 // No copy verifies: what is it then?
 Error judge_unrecognised(blockdev::BlockDevice& device) {
   const blockdev::DeviceInfo& info = device.info();
@@ -114,6 +124,9 @@ Error judge_unrecognised(blockdev::BlockDevice& device) {
   AlignedBuffer buffer(head);
   if (Result<> read = device.read(0, buffer.span().first(head)); !read) return std::move(read).error();
   const Bytes start = buffer.span().first(head);
+  if (head == 1_MiB && is_torn_first_copy(start.subspan(kSuperblockCopyOffsets[1], kPageBytes))) {
+    std::memset(buffer.data() + kSuperblockCopyOffsets[1], 0, kPageBytes);
+  }
   for (std::uint64_t offset : kSuperblockCopyOffsets) {
     std::uint64_t magic = 0;
     if (offset + sizeof magic <= start.size()) std::memcpy(&magic, start.data() + offset, sizeof magic);

@@ -83,6 +83,8 @@ Result<Superblock> Superblock::format(blockdev::BlockDevice& device, const Forma
   // sequence number could win.
   AlignedBuffer zeroes(kPageBytes);
   for (std::uint64_t offset : kSuperblockCopyOffsets) TRY(device.write(offset, zeroes.span()));
+  // Before anything else of the old disk goes: its superblock must not outlive its pages.
+  TRY(flush_device(device));
   TRY(clear_space_maps(device, layout));
   TRY(flush_device(device));
 

@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <vector>
 
 #include "blockdev/memory_sim.h"
 #include "common/checksum.h"
+#include "common/function_ref.h"
 #include "disk/aligned_buffer.h"
 #include "disk/double_write_slot.h"
 #include "disk/page_check.h"
@@ -210,6 +212,68 @@ TEST(Superblock, ACheckpointIsTheOldOrTheNewOneAfterACrashAtAnyOperation) {
         break;
       }
     }
+  }
+}
+
+// Calls visit with each disk that the cut of this device may leave: all subsets of its unflushed writes, and each of
+// them torn at each 512 bytes.
+void for_each_outcome(MemoryDevice& device, FunctionRef<void(MemoryDevice&)> visit) {
+  const auto writes = device.cut_power();
+  ASSERT_LE(writes.size(), 6u);
+  for (unsigned mask = 0; mask < 1u << writes.size(); ++mask) {
+    std::vector<blockdev::Survived> survived;
+    for (std::size_t i = 0; i < writes.size(); ++i) survived.push_back({0, (mask >> i & 1) != 0 ? writes[i].length_bytes : 0});
+    visit(*device.crash(survived));
+    for (std::size_t torn = 0; torn < writes.size(); ++torn) {
+      auto part = survived;
+      for (std::uint64_t at = 512; at < writes[torn].length_bytes; at += 512) {
+        part[torn] = {0, at};
+        visit(*device.crash(part));
+        part[torn] = {at, writes[torn].length_bytes};
+        visit(*device.crash(part));
+      }
+    }
+  }
+}
+
+TEST(Superblock, AFormattingThatWasCutOffCanBeginAgain) {
+  for (std::uint64_t crash_at = 0, survived = 0; survived == 0; ++crash_at) {
+    MemoryDevice device({.size_bytes = 16_MiB, .name = "test-disk"}, {.crash_after_ops = crash_at});
+    const bool formatted = Superblock::format(device, {}).has_value();
+    survived = !device.dead();
+    for_each_outcome(device, [&](MemoryDevice& rebooted) {
+      Result<Superblock> read = Superblock::read(rebooted);
+      EXPECT_TRUE(read || (read.failed_with(Code::kBlankDisk) && !formatted)) << crash_at << ": " << read.error().to_string();
+      if (read) return;
+      ASSERT_TRUE(Superblock::format(rebooted, {}));
+      EXPECT_TRUE(Superblock::read(rebooted));
+    });
+  }
+}
+
+// The old disk, or not that disk any more: never the old superblock above pages that were given up.
+TEST(Superblock, AForcedFormattingThatIsCutOffLeavesNoHalfOfTheOldDisk) {
+  MemoryDevice old = device_of(16_MiB);
+  Result<Superblock> first = Superblock::format(old, {});
+  ASSERT_TRUE(first);
+  for (std::uint64_t lsn = 2; lsn < 9; ++lsn) ASSERT_TRUE(first->write_checkpoint(old, {Lsn(lsn), lsn * 4096, lsn, false}));
+  AlignedBuffer map(kPageBytes), found(kPageBytes);
+  stamp_page(PageId(0), map.data(), first->layout().checksum_seed());
+  old.poke(first->layout().offset_of(PageId(0)), map.span());
+  for (std::uint64_t crash_at = 0, survived = 0; survived == 0; ++crash_at) {
+    auto device = old.crash(Survival::kAll);
+    device->set_plan({.crash_after_ops = crash_at});
+    const bool formatted = Superblock::format(*device, {.force = true}).has_value();
+    survived = !device->dead();
+    for_each_outcome(*device, [&](MemoryDevice& rebooted) {
+      Result<Superblock> read = Superblock::read(rebooted);
+      if (!read || read->layout().uuid != first->layout().uuid) {
+        EXPECT_TRUE(read || !formatted) << read.error().to_string();
+        return;
+      }
+      rebooted.peek(first->layout().offset_of(PageId(0)), found.span());
+      EXPECT_EQ(std::memcmp(found.data(), map.data(), kPageBytes), 0) << "cut at " << crash_at;
+    });
   }
 }
 
