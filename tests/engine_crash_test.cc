@@ -1,4 +1,5 @@
-// What survives: clean shutdowns, power cuts at every operation, damage, and the disks that are refused.
+// What survives: clean shutdowns, a failed flush, a full disk, damage; and the disks that are refused. Power cuts:
+// crash_every_io_test.cc.
 #include <array>
 
 #include "engine/check.h"
@@ -35,95 +36,6 @@ TEST(EngineCrash, CleanShutdownNeedsNoRecovery) {
     EXPECT_EQ(value, "1");
     EXPECT_EQ(second->db->count(*second->db->tree("t", false)), 1u);
   });
-}
-
-// Pairs of keys are written together; some transactions are rolled back, some values are large. After a power cut at any
-// operation every acknowledged pair is there, no pair is half there, and the disk is sound.
-struct Script {
-  int acknowledged = -1;  // pairs 0..acknowledged were acknowledged
-
-  static std::string left(int i) { return "left" + std::to_string(i % 7); }
-  static std::string right(int i) { return "right" + std::to_string(i % 7); }
-  static std::string value(int i) { return std::to_string(i) + std::string(i % 3 == 0 ? 9000 : 20, '.'); }
-
-  Result<> run(Database& db) {
-    const Tree tree = TRY(db.tree("t", true));
-    for (int i = 0; i < 12; ++i) {
-      auto txn = db.begin();
-      TRY(txn->put(tree, left(i), value(i)));
-      TRY(txn->put(tree, right(i), value(i)));
-      TRY(txn->commit());
-      acknowledged = i;
-      if (i % 4 == 1) {
-        auto undone = db.begin();
-        TRY(undone->put(tree, left(i), "never"));
-        TRY(undone->remove(tree, right(i)));
-        TRY(undone->roll_back());
-      }
-      if (i == 5) TRY(db.checkpoint());
-    }
-    return {};
-  }
-
-  void verify(Database& db) const {
-    auto tree = db.tree("t", false);
-    if (!tree) {
-      EXPECT_EQ(acknowledged, -1) << "the tree is gone";
-      return;
-    }
-    for (int slot = 0; slot < 7; ++slot) {
-      std::string l, r;
-      const auto has_left = db.get(*tree, left(slot), l), has_right = db.get(*tree, right(slot), r);
-      ASSERT_TRUE(has_left && has_right);
-      EXPECT_EQ(*has_left, *has_right) << "half of pair " << slot;
-      EXPECT_EQ(l, r) << "halves of different pairs in slot " << slot;
-      int last = -1;  // newest acknowledged pair of this slot
-      for (int i = 0; i <= acknowledged; ++i) {
-        if (i % 7 == slot) last = i;
-      }
-      if (last < 0) continue;
-      ASSERT_TRUE(*has_left) << "acknowledged pair " << last << " is lost";
-      EXPECT_GE(std::atoi(l.c_str()), last);
-    }
-  }
-};
-
-void crash_everywhere(blockdev::Survival survival, std::uint64_t step) {
-  std::uint64_t crashes = 0;
-  for (std::uint64_t n = 1;; n += step) {
-    Script script;
-    std::unique_ptr<blockdev::MemoryDevice> survivor;
-    bool finished = false;
-    {
-      auto first = open_on(blank_disk(24_MiB, {.seed = n, .crash_after_ops = n}));
-      if (!first) {
-        // Died while it was being created: there is nothing yet that could be lost.
-        ASSERT_TRUE(first.failed_with(Code::kIo) || first.failed_with(Code::kFailed)) << first.error().to_string();
-        continue;
-      }
-      finished = script.run(*first->db).has_value() && !first->disk->dead();
-      survivor = first->disk->crash(survival, n);
-    }
-    if (finished) break;
-    ++crashes;
-    auto second = open_on(std::move(survivor));
-    ASSERT_OK(second);
-    SCOPED_TRACE("power cut before operation " + std::to_string(n));
-    script.verify(*second->db);
-    ASSERT_OK(second->db->close());
-    auto checked = check(*second->disk);
-    ASSERT_OK(checked);
-    ASSERT_TRUE(checked->sound()) << text_of(*checked);
-    ASSERT_FALSE(::testing::Test::HasFailure());
-  }
-  EXPECT_GT(crashes, 10u);
-}
-
-TEST(EngineCrash, PowerCutAtEveryOperationUnflushedLost) {
-  on_cores(1, [](runtime::Runtime&) { crash_everywhere(blockdev::Survival::kNone, 1); });
-}
-TEST(EngineCrash, PowerCutAtEveryOperationUnflushedTorn) {
-  on_cores(1, [](runtime::Runtime&) { crash_everywhere(blockdev::Survival::kRandom, 1); });
 }
 
 TEST(EngineCrash, FailedFlushStopsAcknowledgingAndReopenRecovers) {
