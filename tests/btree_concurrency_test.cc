@@ -201,6 +201,51 @@ void on_real_cores(const Plan& plan, std::uint64_t seed) {
   ASSERT_EQ(*ran, 0);
 }
 
+// One core rewrites values of one leaf as fast as it can, the others read them: each value is of one letter.
+TEST(BtreeConcurrency, AReaderOnAnotherCoreNeverSeesHalfAChange) {
+  auto disk = new_disk();
+  const auto cores = std::min(2u, runtime::process_platform().max_threads());
+  const auto ran = runtime::Runtime::run({.core_count = cores}, [&](runtime::Runtime& runtime) {
+    auto db = Db::open(*disk);
+    if (!db) return 1;
+    const auto write = [&](char letter) {
+      Txn txn(**db);
+      for (const char* key : {"a", "b", "c"}) {
+        ASSERT_OK((*db)->tree().put(txn.txn, as_bytes(key), as_bytes(std::string(700, letter))));
+      }
+      ASSERT_OK(txn.commit());
+    };
+    write('z');
+    std::atomic<bool> stop{false};
+    std::atomic<unsigned> reads{0}, torn{0};
+    runtime::Completion readers;
+    readers.add(1);
+    EXPECT_TRUE(runtime.core(cores - 1).spawn_remote([&] {
+      std::string value;
+      while (!stop.load()) {
+        for (const char* key : {"a", "b", "c"}) {
+          const auto found = (*db)->tree().lookup(as_bytes(key), value);
+          torn += !found || !*found || value != std::string(700, value.empty() ? '?' : value[0]);
+          ++reads;
+        }
+        runtime::Core::current().yield();
+      }
+      readers.done();
+    }, {.stack_bytes = 256 * 1024}).has_value());
+    for (int round = 0; round < 20'000 || reads.load() < 1000; ++round) {
+      write(static_cast<char>('a' + round % 26));
+      if (round % 16 == 0) runtime::Core::current().yield();
+    }
+    stop = true;
+    readers.wait();
+    EXPECT_EQ(torn.load(), 0u) << "of " << reads.load();
+    db->reset();
+    return 0;
+  });
+  ASSERT_TRUE(ran.has_value()) << ran.error().to_string();
+  ASSERT_EQ(*ran, 0);
+}
+
 TEST(BtreeConcurrency, RealCoresFewFrames) { on_real_cores({.transactions = 40}, 5); }
 TEST(BtreeConcurrency, RealCoresHotLeaves) {
   on_real_cores({.transactions = 150, .keys_per_writer = 20, .max_value_bytes = 300, .frames = 2048}, 6);

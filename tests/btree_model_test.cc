@@ -225,6 +225,41 @@ TEST(BtreeModel, LimitsAreNamed) {
   ASSERT_OK((*db)->check());
 }
 
+// A cursor has a copy of its leaf, but every step sees what others did meanwhile.
+TEST(BtreeModel, ACursorSeesWhatChangedSinceItsLastStep) {
+  auto disk = new_disk();
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  BTree tree = (*db)->tree();
+  Txn txn(**db);
+  for (const char* key : {"a", "b", "c", "e"}) ASSERT_OK(tree.put(txn.txn, as_bytes(key), as_bytes("old")));
+  Cursor cursor(tree);
+  ASSERT_TRUE(*cursor.seek(as_bytes("a")));
+  ASSERT_TRUE(*tree.remove(txn.txn, as_bytes("b")));
+  ASSERT_TRUE(*cursor.next());
+  EXPECT_EQ(as_view(cursor.key()), "c");
+  ASSERT_OK(tree.put(txn.txn, as_bytes("c"), as_bytes("new")));
+  EXPECT_EQ(as_view(*cursor.value()), "new");
+  ASSERT_OK(tree.put(txn.txn, as_bytes("d"), as_bytes("new")));
+  ASSERT_TRUE(*cursor.next());
+  EXPECT_EQ(as_view(cursor.key()), "d");
+  // The leaf is split below it, once before and once behind its key.
+  for (int i = 0; i < 60; ++i) {
+    for (const char* prefix : {"b", "dd"}) {
+      const std::string key = prefix + std::to_string(100 + i);
+      ASSERT_OK(tree.put(txn.txn, as_bytes(key), as_bytes(std::string(300, 'v'))));
+    }
+  }
+  std::size_t between = 0;
+  while (*cursor.next() && as_view(cursor.key()) != "e") ++between;
+  EXPECT_EQ(between, 60u);
+  ASSERT_TRUE(cursor.valid());
+  std::size_t before = 0;
+  while (*cursor.prev()) ++before;
+  EXPECT_EQ(before, 60u + 1 + 1 + 60u + 1);  // dd..., d, c, b..., a
+  ASSERT_OK(txn.commit());
+}
+
 // A tree that was filled and emptied is one empty page again, and the space is free.
 TEST(BtreeModel, EmptiedTreeIsItsRoot) {
   auto disk = new_disk();

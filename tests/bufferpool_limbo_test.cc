@@ -152,6 +152,29 @@ TEST(PoolWait, EverybodyWhoWantsAPageWaitsForItsOneRead) {
   ASSERT_TRUE(ran) << ran.error().to_string();
 }
 
+TEST(PoolWait, TheLastReaderWakesTheWriterThatWaits) {
+  Result<int> ran = runtime::run_simulated({.seed = 3, .core_count = 2}, [](runtime::Runtime& runtime) {
+    runtime::UncheckedLatches a_latch_is_held_across_a_wait;
+    SimPool sim;
+    auto first = SharedGuard::take(*sim.pool, PageId(7)), last = SharedGuard::take(*sim.pool, PageId(7));
+    EXPECT_TRUE(first && last);
+    runtime::Completion written;
+    written.add();
+    EXPECT_TRUE(runtime.core(1).spawn_remote([&] {
+      EXPECT_TRUE(bump(*sim.pool, PageId(7)));
+      written.done();
+    }));
+    for (auto* guard : {&first, &last}) {
+      runtime::Core::current().sleep_until(runtime::now_ns() + 1'000'000);
+      EXPECT_TRUE(written.pending());
+      guard->value().release();
+    }
+    written.wait();
+    return 0;
+  });
+  ASSERT_TRUE(ran) << ran.error().to_string();
+}
+
 TEST(PoolWait, AFailedReadWakesItsWaitersWhoGetTheirOwnError) {
   Result<int> ran = runtime::run_simulated({.seed = 6, .core_count = 2}, [](runtime::Runtime& runtime) {
     SimPool sim;

@@ -161,6 +161,17 @@ TEST(PageStore, AFailedWriteOrFlushIsFinal) {
   }
 }
 
+TEST(PageStore, AFailedWriteInPlaceIsFinalToo) {
+  Disk disk = Disk::fresh();
+  ASSERT_TRUE(write(*disk.store, 1, {1}));
+  // The copies in the double-write area get through.
+  disk.device->set_plan({.rules = {{.fault = Fault::kError, .op = blockdev::Op::kWrite, .from_bytes = disk.layout.pages_offset}}});
+  EXPECT_TRUE(write(*disk.store, 2, {1, 7}).failed_with(Code::kIo));
+  EXPECT_EQ(disk.device->faults_hit(), 1u);
+  EXPECT_TRUE(write(*disk.store, 3, {2}).failed_with(Code::kIo));
+  EXPECT_TRUE(disk.store->sync().failed_with(Code::kIo));
+}
+
 // A sequence of batches with syncs between, on more batches than slots, over pages that repeat.
 struct Expected {
   std::map<std::uint64_t, std::uint64_t> synced, begun;  // page -> version

@@ -262,6 +262,32 @@ void cut_power_at(std::uint64_t operation, blockdev::Survival survival, int& ack
   });
 }
 
+// Values so large that EXEC's records fill the log's buffers and go out in several batches.
+TEST(ServerEngine, AMultiThatIsCutOffHasNotHappened) {
+  bool done = false;
+  for (std::uint64_t operation = 0; !done; ++operation) {
+    SCOPED_TRACE("power cut at operation " + std::to_string(operation));
+    on_cores(1, [&](runtime::Runtime&) {
+      Served served(blank_disk(96_MiB));
+      TestClient client(served.state);
+      EXPECT_EQ(client("SET first 0"), kOk);
+      served.opened.disk->set_plan({.crash_after_ops = served.opened.disk->op_count() + operation});
+      client("MULTI");
+      for (int i = 0; i < 4; ++i) client.call({"SET", "key" + std::to_string(i), std::string(600'000, 'v')});
+      const std::string reply = client("EXEC");
+      const bool acknowledged = reply.starts_with("*4\r\n+OK");
+      done = !served.opened.disk->dead();
+      EXPECT_TRUE(acknowledged || !done);
+      Served again(served.opened.disk->crash(blockdev::Survival::kAll));
+      TestClient after(again.state);
+      const std::string found = after("EXISTS key0 key1 key2 key3");
+      EXPECT_TRUE(found == integer(4) || (found == integer(0) && !acknowledged)) << found << " of 4";
+      EXPECT_OK(again.opened.db->close());
+    });
+    ASSERT_FALSE(HasFailure());
+  }
+}
+
 TEST(ServerEngine, AcknowledgedWritesOutliveAPowerCut) {
   int acknowledged = 0, cuts = 0;
   for (std::uint64_t at = 0; at < 100; at += 7, ++cuts) cut_power_at(at, blockdev::Survival::kRandom, acknowledged);

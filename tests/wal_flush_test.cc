@@ -3,6 +3,7 @@
 #include <atomic>
 #include <thread>
 
+#include "runtime/core_sim.h"
 #include "wal_harness.h"
 
 namespace kelda::wal {
@@ -91,6 +92,40 @@ TEST(WalFlush, AFailedFlushEndsAcknowledgingForGood) {
     EXPECT_EQ(*(*db)->pages->get({PageId{1}, 0}), 1);
     EXPECT_EQ(*(*db)->pages->get({PageId{1}, 1}), 0);
   }
+}
+
+// A record that comes while a batch is being written is not in it: whoever waits for it waits for the next one.
+TEST(WalFlush, ARecordAfterTheCutIsToldOfOnlyWithItsOwnBatch) {
+  auto disk = new_disk();
+  std::unique_ptr<blockdev::MemoryDevice> rebooted;
+  const auto ran = runtime::run_simulated({.core_count = 1}, [&](runtime::Runtime&) {
+    auto db = Db::open(*disk);
+    EXPECT_TRUE(db.has_value());
+    EXPECT_TRUE((*db)->pages->format(PageId{1}));
+    EXPECT_TRUE((*db)->log->wait_durable(Lsn{(*db)->log->next().value - 1}));
+    disk->set_plan({.delay_min_ns = 1'000'000, .delay_max_ns = 1'000'000});
+    TxnLog txn;
+    (*db)->log->begin(txn);
+    EXPECT_TRUE((*db)->pages->add(txn, {PageId{1}, 1}, 5));
+    runtime::Core& core = runtime::Core::current();
+    runtime::Completion first;
+    first.add();
+    EXPECT_TRUE(core.spawn([&] {
+      const auto one = (*db)->pages->noise(PageId{1}, 100);
+      EXPECT_TRUE(one && (*db)->log->wait_durable(*one));
+      first.done();
+    }));
+    core.sleep_until(runtime::now_ns() + 500'000);  // the batch is on its way, and its cut is the next LSN
+    const auto commit = (*db)->pages->commit(txn);
+    EXPECT_TRUE(commit && (*db)->log->wait_commit(*commit));
+    rebooted = power_cut(*disk, Survival::kNone);
+    first.wait();
+    return 0;
+  });
+  ASSERT_TRUE(ran.has_value()) << ran.error().to_string();
+  auto db = Db::open(*rebooted);
+  ASSERT_OK(db);
+  EXPECT_EQ(*(*db)->pages->get({PageId{1}, 1}), 5);
 }
 
 TEST(WalFlush, AFailureWakesEveryWaiter) {

@@ -125,6 +125,19 @@ TEST(WalRing, ReservationsGiveBackWhatTheyDidNotUse) {
   ASSERT_OK((*db)->pages->commit_durably(txn));
 }
 
+TEST(WalRing, NoBatchPassesTheEndOfTheRing) {
+  constexpr std::uint64_t kUnit = 4096;
+  for (std::uint64_t to_end = 0; to_end <= 8; ++to_end) {
+    for (std::uint64_t units = 1; units <= 8; ++units) {
+      RingSpace space(2_MiB, kUnit, 128 << 10);
+      const std::uint64_t head = 2_MiB - to_end * kUnit;
+      space.restart(head, head);
+      const std::uint64_t position = space.place(units * kUnit);
+      EXPECT_EQ(position, units <= to_end || to_end == 0 ? head : 2_MiB) << units << " units, " << to_end << " to the end";
+    }
+  }
+}
+
 TEST(WalRing, SpaceLimitsAreOrderedAndNeverPassTheCapacity) {
   RingSpace space(2_MiB, 4096, 128 << 10);
   std::uint64_t ordinary = 0, roll_back = 0, checkpoint = 0, recovery = 0;
