@@ -1,6 +1,7 @@
 #include "btree/descent.h"
 #include "btree/node_edit.h"
 #include "btree/overflow.h"
+#include "common/planted_bug.h"
 
 namespace kelda::btree {
 
@@ -32,7 +33,7 @@ struct Cursor::Impl {
   explicit Impl(const BTree& tree) : env(tree.env_), id(tree.id_), root(tree.root_) {}
 
   NodeView node() const { return NodeView(page); }
-  bool is_current() const { return leaf.page != kNoPage && validate(env, leaf); }
+  bool is_current() const { return leaf.page != kNoPage && (validate(env, leaf) || planted(Bug::kStaleCursor)); }
 
   // Copies the leaf that covers `target` (kBelow: the keys just below it; kLast: the last leaf).
   Result<> load(Bytes target, Side side, bool reading_on, bool forward);

@@ -2,6 +2,7 @@
 
 #include "btree/drop.h"
 #include "btree/space_map.h"
+#include "common/planted_bug.h"
 
 namespace kelda::btree {
 
@@ -126,6 +127,7 @@ Result<> check_free_list(const TreeEnv& env, FunctionRef<void(PageId)> visit) {
 }
 
 Result<> finish_frees(TreeEnv env) {
+  if (planted(Bug::kFreesNotFinished)) return {};
   if (!TRY(list_exists(env))) return {};
   return work_off_frees(env, kNoTxn);
 }

@@ -2,6 +2,7 @@
 
 #include "btree/node_search.h"
 #include "common/assert.h"
+#include "common/planted_bug.h"
 
 namespace kelda::btree {
 
@@ -227,7 +228,7 @@ void merge_right(std::byte* left, NodeView right) {
     append_cell(left, right.lower().subspan(node_header(left).prefix_bytes), {}, kChildBytes,
                 {reinterpret_cast<const std::byte*>(&child), kChildBytes});
   }
-  append_from(left, right, 0, right.count());
+  append_from(left, right, planted(Bug::kMergeLosesKey) ? 1 : 0, right.count());
   make_hints(left);
 }
 

@@ -1,6 +1,7 @@
 // Where a node is split.
 #include "btree/node_edit.h"
 #include "common/assert.h"
+#include "common/planted_bug.h"
 
 namespace kelda::btree {
 
@@ -45,7 +46,7 @@ class Items {
   }
   SplitPoint at(unsigned i) const {
     std::string separator(as_view(leaf_.prefix()));
-    separator += as_view(suffix(i).first(separator_bytes(i) - leaf_.prefix_bytes()));
+    separator += as_view(suffix(planted(Bug::kSeparatorTooLow) ? i - 1 : i).first(separator_bytes(i) - leaf_.prefix_bytes()));
     return {slots_before(i), std::move(separator)};
   }
 

@@ -3,6 +3,7 @@
 #include "btree/space_map.h"
 #include "bufferpool/pool_inline.h"
 #include "common/assert.h"
+#include "common/planted_bug.h"
 
 namespace kelda::btree {
 
@@ -58,6 +59,7 @@ bool SpaceStep::try_latch() {
 }
 
 void SpaceStep::add_to(std::vector<wal::PageChange>& changes) const {
+  if (set_ && planted(Bug::kSpaceMapBitNotLogged)) return;
   const PageOp op = set_ ? PageOp::kSetBits : PageOp::kClearBits;
   for (const Map& map : maps_) {
     const Bytes runs{reinterpret_cast<const std::byte*>(runs_.data() + map.begin), (map.end - map.begin) * 2};

@@ -1,6 +1,8 @@
 // Writing calls of a tree.
+#include "btree/drop.h"
 #include "btree/tree_steps.h"
 #include "common/assert.h"
+#include "common/planted_bug.h"
 
 namespace kelda::btree {
 
@@ -22,6 +24,10 @@ void free_value_at_commit(TreeTxn& txn, const OverflowRef& ref) {
 
 // What the change left over: the old value's pages, and space that rolling back may want again.
 void settle(const TreeEnv& env, TreeTxn& txn, const LeafOutcome& outcome) {
+  if (outcome.old_overflow && planted(Bug::kOverflowFreedTooEarly)) {
+    const auto pages = overflow_pages(env, *outcome.old_overflow).value_or(std::vector<PageId>{});
+    return (void)free_pages_step(env, nullptr, kNoLsn, pages, kForward);
+  }
   if (outcome.old_overflow) free_value_at_commit(txn, *outcome.old_overflow);
   if (outcome.shrunk_bytes != 0 && (outcome.shrunk_bytes > 0 || txn.promised_bytes > 0)) {
     const std::int64_t change = std::max(outcome.shrunk_bytes, -txn.promised_bytes);

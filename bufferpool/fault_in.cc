@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "bufferpool/pool_impl.h"
+#include "common/planted_bug.h"
 
 namespace kelda::bufferpool {
 
@@ -37,6 +38,7 @@ Result<> BufferPool::Impl::acquire(PageId page, Acquire what) {
     }
     if (!word_of_page.compare_exchange_weak(word, word | kExclusive, std::memory_order_acquire)) continue;
     fence_before_change();
+    if (planted(Bug::kLimboPageInFreshFrame)) word = word_of_page.fetch_and(~kLimbo, std::memory_order_relaxed) & ~kLimbo;
     if ((word & kLimbo) != 0) {
       take_back(page);
       if (what == Acquire::kFresh) std::memset(map->base() + page.value * kPageBytes, 0, kPageBytes);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bufferpool/page_map.h"
+#include "common/planted_bug.h"
 #include "runtime/sync.h"
 
 namespace kelda::bufferpool {
@@ -35,7 +36,7 @@ class LimboQueue {
   std::optional<LimboBatch> pop_passed(PageMap& map) {
     std::optional<LimboBatch> batch;
     latch_.lock();
-    if (!batches_.empty() && map.passed(batches_.front().epoch)) {
+    if (!batches_.empty() && (map.passed(batches_.front().epoch) || planted(Bug::kFrameReusedBeforeEpoch))) {
       batch = std::move(batches_.front());
       batches_.pop_front();
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bufferpool/buffer_pool.h"
+#include "common/planted_bug.h"
 
 namespace kelda::bufferpool {
 
@@ -63,6 +64,7 @@ inline void BufferPool::unlatch_shared(PageId page) {
   latch_released(base_, page);
   const std::uint64_t before = states_[page.value].fetch_sub(kSharedOne, std::memory_order_release);
   KELDA_ASSERT((before & kSharedMask) != 0);
+  if (planted(Bug::kLatchWaiterNotWoken)) return;
   if ((before & (kWaiters | kSharedMask)) == (kWaiters | kSharedOne)) [[unlikely]] wake_waiters(page);
 }
 

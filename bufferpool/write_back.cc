@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "bufferpool/pool_impl.h"
+#include "common/planted_bug.h"
 #include "runtime/core.h"
 
 namespace kelda::bufferpool {
@@ -27,11 +28,12 @@ bool BufferPool::Impl::copy_out(PageId page, WriteBatch& batch) {
 
 Result<> BufferPool::Impl::write_out(WriteBatch& batch) {
   if (batch.empty()) return {};
-  Result<> done = barrier != nullptr ? barrier->wait_durable(batch.max_lsn()) : Result<>{};
+  Result<> done = barrier != nullptr && !planted(Bug::kPageBeforeLog) ? barrier->wait_durable(batch.max_lsn()) : Result<>{};
   if (done) done = store.write(batch.writes());
   for (const disk::PageWrite& write : batch.writes()) {
     StateWord& word_of_page = state(write.page);
     if (!done && (word_of_page.fetch_or(kDirty, std::memory_order_relaxed) & kDirty) == 0) count(counters.dirty);
+    if (planted(Bug::kChangeDuringWriteLost) && (word_of_page.fetch_and(~kDirty) & kDirty) != 0) count(counters.dirty, -1);
     const std::uint64_t before = word_of_page.fetch_and(~kGoingOut, std::memory_order_release);
     if ((before & kWaiters) != 0) wake(write.page);
   }
@@ -101,7 +103,7 @@ Result<> BufferPool::Impl::write_back_worker(Sweep& sweep) {
       if (page == FrameTable::kNone) continue;
       const std::uint64_t word = state(page).load(std::memory_order_acquire);
       if ((word & (kDirty | kGoingOut | kExclusive)) == 0) continue;
-      if (!copy_out(page, *batch)) deferred.push_back(page);
+      if (!copy_out(page, *batch) && !planted(Bug::kWriteBackSkipsBusyPages)) deferred.push_back(page);
       if (batch->full()) TRY(write_back_batch(sweep, *batch));
     }
     // Never waits for a latch with copies in hand: who holds that latch may wait for these pages to become evictable.

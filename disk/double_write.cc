@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 #include "disk/aligned_buffer.h"
 #include "disk/double_write_slot.h"
 #include "disk/io_batch.h"
@@ -31,6 +32,7 @@ Result<> DoubleWriteStore::check_range(PageId page) const {
 Result<> DoubleWriteStore::read(PageId page, std::byte* into) {
   TRY(check_range(page));
   TRY(device_.read(layout_.offset_of(page), {into, kPageBytes}));
+  if (planted(Bug::kReadNotVerified) && !all_zero({into, kPageBytes})) return {};
   return check_page(page, into, checksum_seed_);
 }
 
@@ -49,6 +51,7 @@ void DoubleWriteStore::read_batch(std::span<const PageId> pages, std::span<std::
   io.run_each(device_, outcome);
   for (std::size_t k = 0; k < asked.size(); ++k) {
     const std::size_t i = asked[k];
+    if (planted(Bug::kReadAheadNotVerified) && outcome[k] && !all_zero({into[i], kPageBytes})) continue;
     status[i] = outcome[k] ? check_page(pages[i], into[i], checksum_seed_) : std::move(outcome[k]);
   }
 }
@@ -62,13 +65,14 @@ Result<> DoubleWriteStore::write(std::span<const PageWrite> batch) {
   }
   const SlotRing::Claim claim = TRY(claim_slot());
   if (Result<> done = write_slot(claim, batch); !done) return fail(std::move(done).error());
-  TRY(flush());
+  if (!planted(Bug::kSlotNotFlushed)) TRY(flush());
   latch_.lock();
   ring_.slot_durable(claim);
   progress_.wake_all();
   latch_.unlock();
 
-  if (Result<> done = write_in_place(batch); !done) return fail(std::move(done).error());
+  Result<> in_place = write_in_place(batch);
+  if (!in_place && !planted(Bug::kPageWriteFailureIgnored)) return fail(std::move(in_place).error());
   latch_.lock();
   ring_.in_place(claim);
   progress_.wake_all();

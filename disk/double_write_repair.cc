@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 #include "disk/aligned_buffer.h"
 #include "disk/double_write.h"
 #include "disk/double_write_slot.h"
@@ -57,7 +58,7 @@ class SlotRepair {
       const bool intact = read[k] && page_verifies(PageId(entry.page_id), in_place_.data() + k * kPageBytes, checksum_seed_);
       if (!intact) {
         if (!read_copy(entry, slot, open[k])) continue;
-        TRY(device_.write(layout_.offset_of(PageId(entry.page_id)), copy_.span()));
+        if (!planted(Bug::kTornPageNotRestored)) TRY(device_.write(layout_.offset_of(PageId(entry.page_id)), copy_.span()));
         ++restored;
       }
       settled.insert(entry.page_id);

@@ -3,12 +3,13 @@
 #include <algorithm>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 
 namespace kelda::disk {
 
 std::optional<SlotRing::Claim> SlotRing::claim() {
   const std::uint64_t sequence = next_sequence_;
-  if (sequence > slot_count_) {
+  if (sequence > slot_count_ && !planted(Bug::kSlotReusedTooEarly)) {
     const std::uint64_t overwritten = sequence - slot_count_;
     if (overwritten > complete_through() || overwritten - 1 > recorded_through_) return std::nullopt;  // S1
   }

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "common/planted_bug.h"
 #include "disk/aligned_buffer.h"
 #include "disk/io_batch.h"
 #include "disk/page_check.h"
@@ -82,7 +83,9 @@ Result<Superblock> Superblock::format(blockdev::BlockDevice& device, const Forma
   // Copies of an earlier formatting go first: were the crash to leave one of them beside the new one, its higher
   // sequence number could win.
   AlignedBuffer zeroes(kPageBytes);
-  for (std::uint64_t offset : kSuperblockCopyOffsets) TRY(device.write(offset, zeroes.span()));
+  for (std::uint64_t offset : kSuperblockCopyOffsets) {
+    if (!planted(Bug::kFormatKeepsOldCopies)) TRY(device.write(offset, zeroes.span()));
+  }
   // Before anything else of the old disk goes: its superblock must not outlive its pages.
   TRY(flush_device(device));
   TRY(clear_space_maps(device, layout));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "common/planted_bug.h"
 #include "engine/transaction.h"
 
 namespace kelda::engine {
@@ -120,7 +121,7 @@ Result<bool> DatabaseImpl::get(Tree tree, std::string_view key, std::string& val
     if (!found && entry.ref.load(std::memory_order_acquire) != ref) continue;  // read pages that were being reclaimed
     TRY(found);
     TRY(undo_complete());
-    const Lsn needed = commit_lsn <= log_->durable() ? kNoLsn : commit_lsn;
+    const Lsn needed = commit_lsn <= log_->durable() || planted(Bug::kReaderSkipsCommitLsn) ? kNoLsn : commit_lsn;
     if (lsn != nullptr) {
       *lsn = needed;
     } else {

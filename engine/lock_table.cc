@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "common/checksum.h"
+#include "common/planted_bug.h"
 
 namespace kelda::engine {
 
@@ -56,7 +57,7 @@ bool LockTable::acceptable(std::uint32_t word, Wanted wanted) {
   switch (wanted) {
     case Wanted::kShared: return (word & kExclusiveBit) == 0;
     case Wanted::kExclusive: return (word & ~kWaitersBit) == 0;
-    case Wanted::kUpgrade: return (word & ~kWaitersBit) == 1;
+    case Wanted::kUpgrade: return planted(Bug::kBothReadersUpgrade) ? (word & kExclusiveBit) == 0 : (word & ~kWaitersBit) == 1;
   }
   __builtin_unreachable();
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 #include "engine/scan.h"
 
 namespace kelda::engine {
@@ -219,7 +220,7 @@ Result<bool> TransactionImpl::remove(Tree tree, std::string_view key) { return e
 Result<std::unique_ptr<Scan>> TransactionImpl::scan(Tree tree) {
   TRY(usable());
   TreeEntry& entry = DatabaseImpl::entry_of(tree);
-  TRY(lock_whole(entry, LockMode::kShared));
+  if (!planted(Bug::kScanWithoutLock)) TRY(lock_whole(entry, LockMode::kShared));
   // All that others wrote here is in the log by now, if perhaps not durable: a bound for whatever the scan will read.
   read_lsn_ = std::max(read_lsn_, Lsn{db_.log().next().value - 1});
   return std::unique_ptr<Scan>(std::make_unique<TreeScan>(TRY(tree_of(entry))));
@@ -236,7 +237,7 @@ Result<> TransactionImpl::clear_entry(TreeEntry& entry, bool drop) {
     if (earlier.entry == &entry) old = *earlier.replacement;
   }
   begin_log();
-  TRY(write(db_.catalog(), dropped_key(old.id), encode_root(old.root), PutIf::kAlways));
+  if (!planted(Bug::kDropForgotten)) TRY(write(db_.catalog(), dropped_key(old.id), encode_root(old.root), PutIf::kAlways));
   const TreeRef* replacement = nullptr;
   if (drop) {
     TRY(erase(db_.catalog(), name_key(entry.name)));
@@ -278,6 +279,7 @@ void TransactionImpl::finish(Lsn commit_lsn) {
 Result<Lsn> TransactionImpl::commit_no_wait() {
   TRY(usable());
   Lsn lsn = kNoLsn;
+  if (planted(Bug::kLocksBeforeCommitRecord)) release_locks(kNoLsn);
   if (begun_) {
     // A page that could not be written stops acknowledging as a batch of the log does, though the log could go on.
     auto committed = [&]() -> Result<Lsn> {

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "common/planted_bug.h"
 #include "runtime/core_internals.h"
 
 namespace kelda::runtime {
@@ -67,6 +68,7 @@ void Core::sleep_until(TimeNs deadline_ns) {
 }
 
 void Core::unpark(Fiber& fiber) {
+  if (planted(Bug::kUnparkOfRunningLost) && fiber.token.load() != Fiber::kParked) return;
   // Release: see fiber.h. Acquire: the fiber's inbox link, which we may write next, was last read before it parked.
   if (fiber.token.exchange(Fiber::kNotified, std::memory_order_acq_rel) != Fiber::kParked) return;
   if (fiber.core == current_) {

@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 #include "runtime/fiber.h"
 
 namespace kelda::runtime {
@@ -178,7 +179,7 @@ void SharedMutex::unlock_shared() {
 void Event::set() {
   std::scoped_lock guard(latch_);
   set_ = true;
-  waiters_.wake_all();
+  if (!planted(Bug::kEventSetWithoutWake)) waiters_.wake_all();
 }
 
 void Event::reset() {

@@ -2,6 +2,7 @@
 // undone alone (a savepoint); one that meets a conflict makes the whole start again.
 #include <array>
 
+#include "common/planted_bug.h"
 #include "server/client.h"
 #include "server/command_keys.h"
 
@@ -101,6 +102,10 @@ Result<> Client::attempt_queue(Reply& reply, bool& refused) {
     TRY(run_queued(queued, reply));
     if (reply.overflowed())
       return Error(Code::kTooLarge, "the replies of the transaction would be too long; nothing was done");
+    if (planted(Bug::kMultiInPieces)) {
+      TRY(keys.commit());
+      keys.begin();
+    }
   }
   return keys.commit();
 }

@@ -4,6 +4,7 @@
 #include <list>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 
 namespace kelda::server {
 
@@ -40,7 +41,7 @@ Result<> KeyAccess::commit() {
   auto committed = transaction_->commit_no_wait();
   transaction_.reset();
   const Lsn lsn = TRY(std::move(committed));
-  lsn_ = std::max(lsn_, lsn);
+  if (!planted(Bug::kReplyBeforeDurable)) lsn_ = std::max(lsn_, lsn);
   for (const NewExpiry& expiry : new_expiries_) expiry.space->lower_next_expiry(expiry.expire_ms);
   return {};
 }
@@ -93,7 +94,7 @@ Result<bool> KeyAccess::get(std::uint32_t db, std::string_view key, StoredValue&
   }
   if (!found) return false;
   if (!value.decode()) return unknown_format();
-  return !value.expired(now_ms_);
+  return !value.expired(now_ms_) || planted(Bug::kExpiredKeyVisible);
 }
 
 Result<bool> KeyAccess::read_for_update(KeySpace& space, std::string_view stored, StoredValue& value) {
@@ -195,7 +196,7 @@ Result<bool> KeyAccess::remove(std::uint32_t db, std::string_view key) {
     live = !old_.expired(now_ms_);
   }
   if (!TRY(transaction_->remove(space->data, stored))) return false;
-  note_change(db, key);
+  if (!planted(Bug::kWatchMissesRemoval)) note_change(db, key);
   return live;
 }
 

@@ -156,8 +156,44 @@ TEST(BtreeSpace, LargeCommitFreesEverything) {
 // From cuts before the commit record to one that finds it durable, and the freeing that follows cut off.
 TEST(BtreeSpace, LargeCommitIsFinishedAfterACrash) {
   bool committed_and_cut = false;
-  for (std::uint64_t op = 1; op < 12 && !committed_and_cut && !testing::Test::HasFatalFailure(); ++op) replace_many(op, committed_and_cut);
+  for (std::uint64_t op = 1; op < 12 && !committed_and_cut && !testing::Test::HasFatalFailure(); ++op) {
+    replace_many(op, committed_and_cut);
+  }
   EXPECT_TRUE(committed_and_cut);
+}
+
+// The commit as far as it is atomic: what it frees is listed, and the power goes before any of it is worked off.
+TEST(BtreeSpace, FreesThatACommitListedAreFinishedAtTheNextStart) {
+  auto disk = new_disk();
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  BTree tree = (*db)->tree();
+  const std::string large(9000, 'l');
+  Txn first(**db);
+  for (int k = 0; k < 20; ++k) ASSERT_OK(tree.put(first.txn, as_bytes(numbered("k", k)), as_bytes(large)));
+  ASSERT_OK(first.commit());
+  const auto used_before = (*db)->space->stats().used_pages;
+  Txn txn(**db);
+  for (int k = 0; k < 20; k += 2) ASSERT_OK(tree.put(txn.txn, as_bytes(numbered("k", k)), as_bytes("short")));
+  std::vector<PageId> pages;
+  for (const PendingFree& pending : txn.txn.free_at_commit) {
+    const auto of_value = overflow_pages((*db)->env(), {pending.value_bytes, pending.page, pending.stamp});
+    ASSERT_OK(of_value);
+    pages.insert(pages.end(), of_value->begin(), of_value->end());
+  }
+  std::sort(pages.begin(), pages.end());
+  ASSERT_OK(list_frees((*db)->env(), txn.txn, pages));
+  {
+    auto reservation = (*db)->log->reserve(&txn.txn.log, 64, 1, true);
+    ASSERT_OK(reservation);
+    ASSERT_OK((*db)->log->wait_durable((*db)->log->append_commit(*reservation, txn.txn.log)));
+  }
+  auto rebooted = disk->crash(blockdev::Survival::kNone);
+  db->reset();
+  db = Db::open(*rebooted);
+  ASSERT_OK(db);
+  EXPECT_EQ((*db)->space->stats().used_pages, used_before - pages.size());
+  ASSERT_OK((*db)->check());
 }
 
 TEST(BtreeSpace, SavepointForgetsWhatItWouldHaveFreed) {

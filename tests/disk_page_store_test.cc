@@ -165,7 +165,8 @@ TEST(PageStore, AFailedWriteInPlaceIsFinalToo) {
   Disk disk = Disk::fresh();
   ASSERT_TRUE(write(*disk.store, 1, {1}));
   // The copies in the double-write area get through.
-  disk.device->set_plan({.rules = {{.fault = Fault::kError, .op = blockdev::Op::kWrite, .from_bytes = disk.layout.pages_offset}}});
+  const blockdev::FaultRule in_place{.op = blockdev::Op::kWrite, .from_bytes = disk.layout.pages_offset};
+  disk.device->set_plan({.rules = {in_place}});
   EXPECT_TRUE(write(*disk.store, 2, {1, 7}).failed_with(Code::kIo));
   EXPECT_EQ(disk.device->faults_hit(), 1u);
   EXPECT_TRUE(write(*disk.store, 3, {2}).failed_with(Code::kIo));

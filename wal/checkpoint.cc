@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 #include "wal/log_impl.h"
 
 namespace kelda::wal {
@@ -66,7 +67,7 @@ Result<> Checkpointer::checkpoint(bool clean_shutdown) {
   Counts counts;
   const Lsn start = TRY(append_start(counts));
   TRY(append_counts(start, counts));
-  TRY(append_undo_copies());
+  if (!planted(Bug::kUndoCopiesForgotten)) TRY(append_undo_copies());
   const Lsn end = TRY(append_body(RecordKind::kCheckpointEnd, Bytes(reinterpret_cast<const std::byte*>(&start.value), 8)));
   return finish(start, end, clean_shutdown);
 }
@@ -140,7 +141,7 @@ Result<> Checkpointer::finish(Lsn start, Lsn end, bool clean_shutdown) {
   if (clean_shutdown && log_.log_now() != end.value + 1) {
     return Error(Code::kBusy, "the log was written to while it was being shut down");
   }
-  TRY(log_.superblock.write_checkpoint(log_.device, {.redo_lsn = start,
+  TRY(log_.superblock.write_checkpoint(log_.device, {.redo_lsn = planted(Bug::kRedoPointTooFar) ? end : start,
                                                      .log_position = place.position,
                                                      .batch_sequence = place.sequence,
                                                      .clean = clean_shutdown}));

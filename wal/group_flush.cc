@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 
 namespace kelda::wal {
 
@@ -141,7 +142,8 @@ Result<> GroupFlush::write(const Batch& batch) {
   header.restart_lsn = restart_lsn_;
   std::memset(staging_.get() + header.bytes, 0, bytes - header.bytes);
   seal_batch(staging_.get(), header, layout_.checksum_seed());
-  if (auto done = put_on_device(position, bytes); !done) return failed_write(done.error());
+  const auto done = put_on_device(position, bytes);
+  if (!done && !planted(Bug::kLogWriteFailureIgnored)) return failed_write(done.error());
   const std::uint64_t wanted = mark_lsn_.load(std::memory_order_relaxed);
   if (wanted != 0 && header.last_lsn >= wanted) {
     marked_ = {position, sequence_};
@@ -178,7 +180,7 @@ Result<> GroupFlush::put_on_device(std::uint64_t position, std::uint64_t bytes) 
     completion.add();
     blockdev::Request request;
     request.op = blockdev::Op::kWrite;
-    request.fua = true;
+    request.fua = !planted(Bug::kAckBeforeFlush);
     request.offset_bytes = offset;
     request.segments = segments;
     request.completion = &completion;
@@ -188,6 +190,7 @@ Result<> GroupFlush::put_on_device(std::uint64_t position, std::uint64_t bytes) 
     return std::move(request.status);
   }
   TRY(device_.write(offset, Bytes(staging_.get(), bytes)));
+  if (planted(Bug::kAckBeforeFlush) || (planted(Bug::kLogFlushRetried) && device_.flush())) return {};
   if (info.has_flush) TRY(device_.flush());
   return {};
 }
@@ -201,12 +204,13 @@ void GroupFlush::publish(Lsn cut, Result<> outcome) {
       failure_ = std::make_unique<Error>(std::move(outcome.error()));
       failed_.store(true, std::memory_order_release);
     }
-    if (!failure_) hardened_.store(std::max(hardened().value, cut.value - 1), std::memory_order_release);
+    const std::uint64_t through = planted(Bug::kHardenedOneTooHigh) ? cut.value : cut.value - 1;
+    if (!failure_) hardened_.store(std::max(hardened().value, through), std::memory_order_release);
     answered = take_answered(next_leader);
     leading_ = next_leader != nullptr;
   }
   // The next leader first: the device is free.
-  if (next_leader != nullptr) next_leader->give(Waiter::Answer::kLead);
+  if (next_leader != nullptr && !planted(Bug::kNextLeaderNotWoken)) next_leader->give(Waiter::Answer::kLead);
   answer(answered);
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 #include "disk/layout.h"
 
 namespace kelda::wal {
@@ -45,7 +46,7 @@ void encode(const RecordSpec& spec, const bufferpool::BufferPool* pool, std::uin
   header.undo_bytes = static_cast<std::uint32_t>(spec.undo.size());
   header.count_delta = spec.count.delta;
   header.tree = spec.count.tree.value;
-  header.undo_next = spec.undo_next.value;
+  header.undo_next = planted(Bug::kCompensationWithoutUndoNext) ? 0 : spec.undo_next.value;
   std::byte* const end = out + bytes;
   out = put(out, &header, sizeof header);
   for (const PageChange& change : spec.changes) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 #include "wal/batch_reader.h"
 #include "wal/merge.h"
 
@@ -97,6 +98,7 @@ Result<> Recovery::undo_losers() {
   std::vector<std::unique_ptr<TxnLog>> losers;
   std::vector<std::pair<Lsn, TxnLog*>> order;
   for (const auto& [id, entries] : undo_.open()) {
+    if (planted(Bug::kUndoForgetsLastRecord) && entries.rbegin()->first + 1 == log_.log_now()) continue;
     TxnLog& txn = *losers.emplace_back(std::make_unique<TxnLog>());
     txn.id = TxnId{id};
     for (const auto& [lsn, undo] : entries) {

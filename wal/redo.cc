@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "common/planted_bug.h"
 #include "disk/layout.h"
 
 namespace kelda::wal {
@@ -37,7 +38,7 @@ Result<> Redo::apply_change(Lsn lsn, const ChangeView& change) {
     return std::move(guard).error().with_context(describe(change.page, lsn));
   }
   if (!changed_by_this_record(change.page)) {
-    const Lsn at{disk::header_of(guard->data()).lsn};
+    const Lsn at{planted(Bug::kRedoSkipsLsnCheck) ? change.prev_lsn.value : disk::header_of(guard->data()).lsn};
     if (at >= lsn) return {};
     if (at != change.prev_lsn) {
       baseless_.emplace(change.page, describe(change.page, lsn) + ": the page has LSN " + std::to_string(at.value) + " instead of " +

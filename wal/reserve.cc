@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 #include "wal/log_impl.h"
 
 namespace kelda::wal {
@@ -23,7 +24,7 @@ Result<Log::Reservation> Log::reserve(TxnLog* txn, std::uint64_t bytes, std::uin
   }
   const bool takes_undo_share = txn != nullptr && txn->id != kNoTxn && !undo;
   const std::uint64_t undo_bytes = takes_undo_share ? bytes + record_count * kUndoCopyHeaderBytes : 0;
-  if (takes_undo_share) TRY(impl_->promise_undo(*txn, undo_bytes));
+  if (takes_undo_share && !planted(Bug::kUndoPromiseNotTaken)) TRY(impl_->promise_undo(*txn, undo_bytes));
   auto reservation = impl_->reserve(bytes, record_count, undo ? Purpose::kRollBack : Purpose::kOrdinary);
   if (reservation) {
     reservation->undo_bytes_ = undo_bytes;
@@ -124,7 +125,7 @@ Result<> Log::Impl::reserve_in(LogBuffer& buffer, std::uint64_t bytes) {
 
 void Log::Impl::release(Reservation& reservation) {
   if (buffers[reservation.buffer_]->give_back(reservation.buffer_bytes_)) write_wanted.set();
-  space.take_back(reservation.ring_bytes_);
+  if (!planted(Bug::kReserveNotGivenBack)) space.take_back(reservation.ring_bytes_);
   if (reservation.undo_bytes_ > 0) space.take_back_undo_promise(reservation.undo_bytes_);
   reservation.log_ = nullptr;
 }

@@ -2,6 +2,7 @@
 #include "wal/ring_space.h"
 
 #include "common/assert.h"
+#include "common/planted_bug.h"
 #include "common/types.h"
 
 namespace kelda::wal {
@@ -63,6 +64,7 @@ RingSpace::UndoAnswer RingSpace::promise_undo(std::uint64_t transaction_bytes, s
 std::uint64_t RingSpace::place(std::uint64_t batch_bytes) const {
   const std::uint64_t head = head_.load(std::memory_order_relaxed);
   const std::uint64_t to_end = capacity_ - head % capacity_;
+  if (planted(Bug::kBatchPastRingEnd) && batch_bytes <= to_end + unit_) return head;
   const std::uint64_t position = batch_bytes <= to_end ? head : head + to_end;
   // The point of all promises.
   KELDA_ASSERT(position + batch_bytes - start_.load(std::memory_order_relaxed) <= capacity_);
