@@ -38,6 +38,8 @@ struct Cursor::Impl {
   // Copies the leaf that covers `target` (kBelow: the keys just below it; kLast: the last leaf).
   Result<> load(Bytes target, Side side, bool reading_on, bool forward);
   Result<bool> settle(unsigned at);
+  // Without progress from leaf to leaf a scan would never end.
+  Error fences_disagree() const { return corrupt_page(leaf.page, "its fences are not those of its parent"); }
   Result<bool> forward_from(unsigned at);
   Result<bool> backward_from(unsigned at);
   void prefetch(bool forward);
@@ -114,6 +116,7 @@ Result<bool> Cursor::Impl::forward_from(unsigned at) {
     fence.assign(as_view(node().upper()));
     if (fence.empty()) return valid = false;
     TRY(load(as_bytes(fence), Side::kAt, true, true));
+    if (!node().upper().empty() && compare_bytes(node().upper(), as_bytes(fence)) <= 0) return fences_disagree();
     at = lower_bound(node(), as_bytes(fence)).slot;
   }
   return settle(at);
@@ -125,6 +128,7 @@ Result<bool> Cursor::Impl::backward_from(unsigned at) {
     fence.assign(as_view(node().lower()));
     if (fence.empty()) return valid = false;
     TRY(load(as_bytes(fence), Side::kBelow, true, false));
+    if (compare_bytes(node().lower(), as_bytes(fence)) >= 0) return fences_disagree();
     at = lower_bound(node(), as_bytes(fence)).slot;
   }
   return settle(at - 1);

@@ -76,6 +76,7 @@ inline constexpr std::size_t kChildBytes = 6;
 inline constexpr std::uint16_t kOverflowFlag = 0x8000;
 inline constexpr std::size_t kNodeSpace = kPageBytes - sizeof(NodeHeader);
 inline constexpr std::size_t kMaxSlots = kNodeSpace / kSlotBytes;
+inline constexpr unsigned kMaxLevel = 56;  // an inner node has two children or its level is about to go; page ids have 56 bits
 
 constexpr std::uint64_t pack_slot(Slot s) {
   return std::uint64_t{s.offset} | std::uint64_t{s.suffix_bytes} << 16 | std::uint64_t{s.head} << 32;

@@ -63,6 +63,11 @@ inline SlotRange narrow(NodeView node, std::uint32_t head, unsigned count) {
   return {below * distance, not_above < kHintCount ? std::min((not_above + 1) * distance, count) : count};
 }
 
+// Are the node's fences around the key?
+inline bool covers(NodeView node, Bytes key) {
+  return compare_bytes(node.lower(), key) <= 0 && (node.upper().empty() || compare_bytes(key, node.upper()) < 0);
+}
+
 struct Position {
   unsigned slot;
   bool exact;

@@ -1,5 +1,6 @@
 #include "btree/ops.h"
 
+#include "btree/btree.h"
 #include "btree/node_edit.h"
 #include "btree/space_map.h"
 
@@ -33,6 +34,16 @@ std::size_t bytes_from(NodeView node, unsigned begin) {
   return bytes;
 }
 
+// Does a suffix in this slot keep the order?
+bool is_in_order(NodeView node, unsigned slot, Bytes suffix) {
+  const auto tail = [&](Bytes fence) { return fence.subspan(node.prefix_bytes()); };
+  const bool above = slot > 0 || !node.is_leaf()
+                         ? compare_bytes(slot > 0 ? node.suffix(slot - 1) : tail(node.lower()), suffix) < 0
+                         : compare_bytes(tail(node.lower()), suffix) <= 0;
+  if (slot < node.count()) return above && compare_bytes(suffix, node.suffix(slot)) < 0;
+  return above && (node.upper().empty() || compare_bytes(suffix, tail(node.upper())) < 0);
+}
+
 Result<> redo_insert(PageId page, std::byte* data, Reader& in) {
   const NodeView node(data);
   const unsigned slot = in.number<std::uint16_t>();
@@ -40,6 +51,7 @@ Result<> redo_insert(PageId page, std::byte* data, Reader& in) {
   const auto word = in.number<std::uint16_t>();
   const Bytes suffix = in.take(suffix_bytes), value = in.rest();
   if (!in.ok() || slot > node.count() || value.size() != (word & ~kOverflowFlag & 0xffffu) ||
+      !is_legal_cell(node, suffix_bytes, word) || !is_in_order(node, slot, suffix) ||
       !fits_insert(node, node.prefix_bytes() + suffix_bytes, value.size())) {
     return corrupt(page, "insert");
   }
@@ -53,6 +65,7 @@ Result<> redo_replace(PageId page, std::byte* data, Reader& in) {
   const auto word = in.number<std::uint16_t>();
   const Bytes value = in.rest();
   if (!in.ok() || slot >= node.count() || value.size() != (word & ~kOverflowFlag & 0xffffu) ||
+      !is_legal_cell(node, node.slot(slot).suffix_bytes, word) ||
       !fits_replace(node, slot, value.size())) {
     return corrupt(page, "replace");
   }
@@ -67,12 +80,20 @@ Result<> redo_remove(PageId page, std::byte* data, Reader& in) {
   return {};
 }
 
+// Can `fence` be the upper fence when only the first `keep` slots stay?
+bool is_fence_after(NodeView node, unsigned keep, Bytes fence) {
+  if (compare_bytes(node.lower(), fence) >= 0) return false;
+  if (!node.upper().empty() && compare_bytes(fence, node.upper()) > 0) return false;
+  return keep == 0 || compare_bytes(node.suffix(keep - 1), fence.subspan(node.prefix_bytes())) < 0;
+}
+
 Result<> redo_truncate(PageId page, std::byte* data, Reader& in) {
   const unsigned keep = in.number<std::uint16_t>();
   const Bytes upper = in.rest();
   const NodeView node(data);
   const std::size_t room = kNodeSpace - node.used_bytes() + node.upper().size();
-  if (!in.ok() || keep > node.count() || upper.size() > room + bytes_from(node, keep)) {
+  if (!in.ok() || keep > node.count() || upper.size() > room + bytes_from(node, keep) || upper.size() > kMaxKeyBytes ||
+      !is_fence_after(node, keep, upper)) {
     return corrupt(page, "truncate");
   }
   truncate_node(data, keep, upper);
@@ -81,7 +102,10 @@ Result<> redo_truncate(PageId page, std::byte* data, Reader& in) {
 
 Result<> redo_merge(PageId page, std::byte* data, Reader& in) {
   alignas(8) std::byte right[kPageBytes] = {};
-  if (!load_image(right, in.rest()) || !check_node(NodeView(right)) || !fits_merge(NodeView(data), NodeView(right))) {
+  const NodeView left(data);
+  if (!load_image(right, in.rest()) || !check_node(NodeView(right)) || left.upper().empty() ||
+      as_view(left.upper()) != as_view(NodeView(right).lower()) || left.level() != NodeView(right).level() ||
+      !fits_merge(left, NodeView(right))) {
     return corrupt(page, "merge");
   }
   merge_right(data, NodeView(right));

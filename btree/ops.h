@@ -45,8 +45,10 @@ class NodeImage {
 Result<> redo_change(std::uint8_t op, PageId page, std::byte* data, Bytes payload);
 bool change_overwrites(std::uint8_t op);
 
-// Deep check of one node's bytes (N1..N3); the message of kCorrupt says what is wrong.
+// Deep check of one node's bytes (N1..N3, bounds); the message of kCorrupt says what is wrong.
 Result<> check_node(NodeView node);
+// May a node of this level and prefix have such a cell?
+bool is_legal_cell(NodeView node, std::size_t suffix_bytes, std::uint16_t word);
 
 // Undo information of key changes and allocations, as it lies in the log.
 enum class UndoKind : std::uint8_t {

@@ -31,6 +31,11 @@ bool worth_merging(NodeView left, NodeView right) {
   return left.count() == 0 || right.count() == 0 || merged_bytes(left, right) <= kMergedMaxBytes;
 }
 
+bool are_neighbours(NodeView parent, NodeView left, NodeView right, unsigned right_index) {
+  return right_index <= parent.count() && right_index > 0 && as_view(left.upper()) == as_view(right.lower()) &&
+         full_key(parent, right_index - 1) == as_view(right.lower()) && left.level() == right.level();
+}
+
 // Two neighbours under one parent, latched or about to be.
 struct Pair {
   NodeRef left, right;
@@ -77,6 +82,8 @@ class MergeStep {
     if (!try_latch(env_, only)) return Outcome::kRestart;
     ExclusiveGuard child = ExclusiveGuard::adopt(env_.pool, only.page);
     if (!space.try_latch()) return Outcome::kRestart;
+    const NodeView below(child.data());
+    if (!below.lower().empty() || !below.upper().empty()) return corrupt_page(only.page, "its fences are not those of its parent");
     compact_node(child.data());
     node_header(child.data()).page.owner[kOwnerFlags] = NodeView(root.data()).flags();
     const NodeImage image(child.data());
@@ -107,6 +114,9 @@ class MergeStep {
     if (!try_latch(env_, pair.right)) return Outcome::kRestart;
     ExclusiveGuard right = ExclusiveGuard::adopt(env_.pool, pair.right.page);
     if (!space.try_latch()) return Outcome::kRestart;
+    if (!are_neighbours(NodeView(parent.data()), NodeView(left.data()), NodeView(right.data()), pair.right_index)) {
+      return corrupt_page(pair.left.page, "its fences are not those of its neighbour and parent");
+    }
     compact_node(right.data());
     const NodeImage image(right.data());
     Writer<2> slot;

@@ -73,8 +73,10 @@ class SplitStep {
     if (!try_latch(env_, path_.node)) return Outcome::kRestart;
     ExclusiveGuard node = ExclusiveGuard::adopt(env_.pool, path_.node.page);
     const NodeView view(node.data());
+    if (!covers(view, key)) return corrupt_page(node.page(), "its fences are not those of its parent");
     if (has_room(view, key, value_bytes)) return Outcome::kDone;
     const SplitPoint split = choose(view, key, value_bytes);
+    if (parent && !belongs(NodeView(parent->data()), split)) return corrupt_page(parent->page(), "its separators are not the fences below");
     if (parent && !fits_insert(NodeView(parent->data()), split.separator.size(), kChildBytes)) {
       separator = split.separator;
       return Outcome::kParentFull;
@@ -88,6 +90,12 @@ class SplitStep {
 
  private:
   bool is_root() const { return path_.parent.page == kNoPage; }
+  // Does the separator fall where the child is?
+  bool belongs(NodeView parent, const SplitPoint& split) const {
+    const Bytes separator = as_bytes(split.separator);
+    const Position at = lower_bound(parent, separator);
+    return covers(parent, separator) && !at.exact && at.slot == path_.child_index;
+  }
 
   Lsn append(std::vector<wal::PageChange>& changes) {
     space_.add_to(changes);

@@ -1,6 +1,7 @@
 // Opening a database: the disk, the layers on it, recovery, the catalog.
 #include <algorithm>
 
+#include "btree/sound_pages.h"
 #include "engine/database_impl.h"
 
 namespace kelda::engine {
@@ -38,7 +39,7 @@ Result<> DatabaseImpl::attach_disk(const DatabaseOptions& options, OpenReport& r
     report.created = true;
   }
   superblock_.emplace(TRY(std::move(superblock)));
-  store_ = disk::make_double_write_store(*device_, superblock_->layout());
+  store_ = btree::only_sound_pages(disk::make_double_write_store(*device_, superblock_->layout()));
   report.pages_repaired = TRY(store_->repair()).pages_repaired;
   return {};
 }

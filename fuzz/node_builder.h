@@ -15,7 +15,7 @@ inline void edit_node(std::byte* page, Input& input) {
   std::string key(as_view(node.prefix()));
   key += input.text();
   const std::string value = node.is_leaf() ? input.text() : std::string("\1\0\0\0\0\0", 6);
-  const bool inside = btree::compare_bytes(as_bytes(key), node.lower()) >= 0 &&
+  const bool inside = btree::compare_bytes(as_bytes(key), node.lower()) >= (node.is_leaf() ? 0 : 1) &&
                       (node.upper().empty() || btree::compare_bytes(as_bytes(key), node.upper()) < 0);
   if (!inside || key.empty()) return;
   const btree::Position at = btree::lower_bound(node, as_bytes(key));

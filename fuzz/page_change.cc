@@ -1,5 +1,5 @@
-// Redo of log payloads: a change that does not fit its page is kCorrupt. Pages as they come from the disk are sound, or
-// any bytes at all.
+// Redo of log payloads on sound pages: a change that does not fit its page is kCorrupt, and a page that was changed is
+// sound again.
 #include "common/assert.h"
 #include "btree/ops.h"
 #include "btree/space_map.h"
@@ -32,6 +32,7 @@ void run(Bytes bytes) {
   } else {
     build_node(page, input);
     if (kind % 4 == 2) patch(page, input, 4);
+    if (!btree::check_node(btree::NodeView(page))) return;
   }
   for (unsigned i = 0; i < 20 && !input.empty(); ++i) {
     const std::uint8_t choice = input.byte();
@@ -39,6 +40,9 @@ void run(Bytes bytes) {
     std::string payload = choice >= 192 ? image(input) : input.text();
     if (choice >= 224 && !payload.empty()) patch({reinterpret_cast<std::byte*>(payload.data()), payload.size()}, input, 2);
     if (!btree::redo_change(op, PageId(7), page, as_bytes(payload))) return;
+    const btree::NodeView node(page);
+    KELDA_ASSERT(!node.is_node() || op == 24 || btree::check_node(node).has_value());
+    if (node.is_node() && op == 24) return;  // a payload that calls itself a node: the next read of the page judges it
   }
 }
 

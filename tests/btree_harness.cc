@@ -1,11 +1,13 @@
 #include "btree_harness.h"
 
+#include "btree/sound_pages.h"
+
 namespace kelda::btree {
 
 Result<std::unique_ptr<Db>> Db::open(blockdev::BlockDevice& device, const DbOptions& options) {
   auto db = std::make_unique<Db>(device, TRY(disk::Superblock::read(device)));
   const disk::Layout& layout = db->superblock.layout();
-  db->store = disk::make_double_write_store(device, layout);
+  db->store = only_sound_pages(disk::make_double_write_store(device, layout));
   TRY(db->store->repair());
   db->pool = TRY(bufferpool::BufferPool::create({.frame_count = options.frames, .page_count = layout.page_count}, *db->store));
   db->log = TRY(wal::Log::create(device, db->superblock, *db->pool, {}));

@@ -1,0 +1,125 @@
+// Nonsense behind valid checksums: it is told, and neither followed nor made worse.
+#include <functional>
+
+#include "btree/node_edit.h"
+#include "btree/sound_pages.h"
+#include "btree_harness.h"
+#include "disk/page_check.h"
+
+namespace kelda::btree {
+namespace {
+
+using blockdev::MemoryDevice;
+
+constexpr unsigned kKeys = 2000;
+
+std::string key_of(unsigned i) { return "key" + std::to_string(10'000 + i); }
+
+// A tree of three levels, all of it in the page area.
+std::unique_ptr<MemoryDevice> disk_with_tree() {
+  auto disk = new_disk();
+  auto db = Db::open(*disk);
+  EXPECT_TRUE(db.has_value());
+  for (unsigned begin = 0; begin < kKeys; begin += 100) {
+    Txn txn(**db);
+    for (unsigned i = begin; i < begin + 100; ++i) {
+      EXPECT_TRUE((*db)->tree().put(txn.txn, as_bytes(key_of(i)), as_bytes(std::string(100, 'v'))).has_value());
+    }
+    EXPECT_TRUE(txn.commit_durably().has_value());
+  }
+  EXPECT_TRUE((*db)->log->checkpoint(true).has_value());
+  return disk;
+}
+
+// Changes the first leaf with a left and a right neighbour, and seals it again.
+void change_a_leaf(MemoryDevice& disk, const std::function<void(std::byte*)>& change) {
+  const disk::Layout layout = disk::Superblock::read(disk)->layout();
+  alignas(kPageBytes) std::byte page[kPageBytes];
+  for (std::uint64_t p = 1; p < layout.page_count; ++p) {
+    disk.peek(layout.offset_of(PageId(p)), page);
+    const NodeView node(page);
+    if (!disk::page_verifies(PageId(p), page, layout.checksum_seed()) || !node.is_node() || !node.is_leaf()) continue;
+    if (node.lower().empty() || node.upper().empty()) continue;
+    change(page);
+    disk::stamp_page(PageId(p), page, layout.checksum_seed());
+    disk.poke(layout.offset_of(PageId(p)), page);
+    return;
+  }
+  FAIL() << "no such leaf";
+}
+
+Result<unsigned> count_forward(Db& db) {
+  BTree tree = db.tree();
+  Cursor cursor(tree);
+  unsigned count = 0;
+  for (bool more = TRY(cursor.seek({})); more; more = TRY(cursor.next())) ++count;
+  return count;
+}
+
+Result<unsigned> count_backward(Db& db) {
+  BTree tree = db.tree();
+  Cursor cursor(tree);
+  unsigned count = 0;
+  for (bool more = TRY(cursor.seek_back({})); more; more = TRY(cursor.prev())) ++count;
+  return count;
+}
+
+TEST(BtreeDamage, ANodeThatBreaksItsRulesIsRefused) {
+  using Change = void (*)(NodeHeader&, std::uint64_t*);
+  const Change changes[] = {
+      [](NodeHeader& h, std::uint64_t*) { h.count = 0xffff; },
+      [](NodeHeader& h, std::uint64_t*) { h.heap_begin = 10; },
+      [](NodeHeader& h, std::uint64_t*) { ++h.heap_used; },
+      [](NodeHeader& h, std::uint64_t*) { h.lower_bytes = 4000; },
+      [](NodeHeader& h, std::uint64_t*) { ++h.prefix_bytes; },
+      [](NodeHeader& h, std::uint64_t*) { h.page.owner[kOwnerLevel] = 200; },
+      [](NodeHeader&, std::uint64_t* slots) { slots[0] |= 0xffff; },
+      [](NodeHeader&, std::uint64_t* slots) { std::swap(slots[0], slots[1]); },
+      [](NodeHeader&, std::uint64_t* slots) { slots[1] = slots[0]; },
+  };
+  const auto sound = disk_with_tree();
+  for (std::size_t i = 0; i < std::size(changes); ++i) {
+    auto disk = sound->crash(blockdev::Survival::kAll);
+    change_a_leaf(*disk, [&](std::byte* page) {
+      changes[i](node_header(page), reinterpret_cast<std::uint64_t*>(page + sizeof(NodeHeader)));
+    });
+    auto db = Db::open(*disk);
+    ASSERT_OK(db);
+    EXPECT_TRUE(count_forward(**db).failed_with(Code::kCorrupt)) << i;
+    EXPECT_TRUE((*db)->check().failed_with(Code::kCorrupt)) << i;
+  }
+}
+
+// Each node is sound by itself; only together they are not.
+TEST(BtreeDamage, FencesThatDisagreeEndScansAndChanges) {
+  auto disk = disk_with_tree();
+  std::string last, first;
+  change_a_leaf(*disk, [&](std::byte* page) {
+    const NodeView node(page);
+    first = std::string(as_view(node.lower()));
+    last = full_key(node, node.count() - 1);
+    truncate_node(page, node.count() / 2, as_bytes(full_key(node, node.count() / 2)));
+  });
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  EXPECT_TRUE(count_forward(**db).failed_with(Code::kCorrupt));
+  EXPECT_TRUE((*db)->check().failed_with(Code::kCorrupt));
+  Txn txn(**db);
+  EXPECT_TRUE((*db)->tree().put(txn.txn, as_bytes(last + "x"), as_bytes("v")).failed_with(Code::kCorrupt));
+  ASSERT_OK(txn.roll_back());
+
+  disk = disk_with_tree();
+  change_a_leaf(*disk, [&](std::byte* page) {
+    const NodeView node(page);
+    alignas(8) std::byte right[kPageBytes] = {};
+    build_right(right, node, node.count() / 2, as_bytes(full_key(node, node.count() / 2)), kNoPage);
+    std::memcpy(page + offsetof(disk::PageHeader, type), right + offsetof(disk::PageHeader, type),
+                kPageBytes - offsetof(disk::PageHeader, type));
+  });
+  db = Db::open(*disk);
+  ASSERT_OK(db);
+  EXPECT_TRUE(count_backward(**db).failed_with(Code::kCorrupt));
+}
+
+}  // namespace
+}  // namespace kelda::btree
