@@ -91,6 +91,9 @@ Result<Superblock> accept(const SuperblockBytes& bytes, const blockdev::DeviceIn
   if (!superblock.layout().plausible()) {
     return Error(Code::kCorrupt, fmt::format("{}: the superblock's layout makes no sense: restore from a backup", info.name));
   }
+  if (!superblock.checkpoint().plausible()) {
+    return Error(Code::kCorrupt, fmt::format("{}: the superblock's checkpoint makes no sense: restore from a backup", info.name));
+  }
   if (superblock.layout().device_bytes > info.size_bytes) {
     return Error(Code::kTooSmall,
                  fmt::format("{} has {} bytes but was formatted with {}: it was cut short; enlarge it to its old size",

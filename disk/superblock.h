@@ -17,6 +17,13 @@ struct CheckpointInfo {
   std::uint64_t log_position = 0;      // monotone byte position (modulo log_bytes = offset in the ring) of the first batch to read
   std::uint64_t batch_sequence = 1;    // sequence number expected there
   bool clean = false;                  // shut down cleanly: nothing to redo or undo
+
+  // What a superblock must say to be believed. The numbers are counted up from 0 or 1: none comes near 2^62.
+  bool plausible() const {
+    constexpr std::uint64_t kTooHigh = std::uint64_t{1} << 62;
+    return redo_lsn > kNoLsn && redo_lsn.value < kTooHigh && batch_sequence > 0 && batch_sequence < kTooHigh &&
+           log_position % kPageBytes == 0 && log_position < kTooHigh;
+  }
 };
 
 struct FormatOptions {

@@ -24,6 +24,7 @@ struct FuzzTarget {
 
 extern const FuzzTarget kRequestParser, kCommands, kNode, kPageChange, kLog, kSuperblock, kDisk, kCommandLine, kDhcp;
 
-inline constexpr std::array kTargets = {&kRequestParser, &kCommands, &kNode, &kLog, &kSuperblock, &kCommandLine, &kDhcp};
+inline constexpr std::array kTargets = {&kRequestParser, &kCommands,  &kNode,        &kPageChange, &kLog,
+                                        &kSuperblock,    &kDisk,      &kCommandLine, &kDhcp};
 
 }  // namespace kelda::fuzz

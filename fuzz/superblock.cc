@@ -26,6 +26,7 @@ void run(Bytes bytes) {
   }
   const disk::Layout& layout = superblock->layout();
   KELDA_ASSERT(layout.plausible() && layout.device_bytes <= disk->info().size_bytes);
+  KELDA_ASSERT(superblock->checkpoint().plausible());
   KELDA_ASSERT(layout.offset_of(PageId(layout.page_count)) <= disk->info().size_bytes);
 }
 

@@ -152,6 +152,20 @@ TEST(Superblock, ASenselessLayoutIsNotBelieved) {
   read_error(device, Code::kCorrupt);
 }
 
+TEST(Superblock, ASenselessCheckpointIsNotBelieved) {
+  using Change = void (*)(SuperblockBytes&);
+  const Change changes[] = {[](SuperblockBytes& bytes) { bytes.log_position = 512; },
+                            [](SuperblockBytes& bytes) { bytes.log_position = ~std::uint64_t{4095}; },
+                            [](SuperblockBytes& bytes) { bytes.redo_lsn = 0; },
+                            [](SuperblockBytes& bytes) { bytes.batch_sequence = 0; }};
+  for (const Change change : changes) {
+    MemoryDevice device = device_of(16_MiB);
+    ASSERT_TRUE(Superblock::format(device, {}));
+    forge(device, change);
+    read_error(device, Code::kCorrupt);
+  }
+}
+
 TEST(Superblock, AShortenedDeviceIsTooSmall) {
   MemoryDevice device = device_of(16_MiB);
   ASSERT_TRUE(Superblock::format(device, {}));
