@@ -22,9 +22,10 @@ struct FuzzTarget {
   std::size_t max_bytes = 4096;  // of an input
 };
 
-extern const FuzzTarget kRequestParser, kCommands, kNode, kPageChange, kLog, kSuperblock, kDisk, kCommandLine, kDhcp;
+extern const FuzzTarget kRequestParser, kCommands, kNode, kPageChange, kLog, kSuperblock, kDisk, kCommandLine, kDhcp,
+    kFirmware;
 
 inline constexpr std::array kTargets = {&kRequestParser, &kCommands,  &kNode,        &kPageChange, &kLog,
-                                        &kSuperblock,    &kDisk,      &kCommandLine, &kDhcp};
+                                        &kSuperblock,    &kDisk,      &kCommandLine, &kDhcp,       &kFirmware};
 
 }  // namespace kelda::fuzz

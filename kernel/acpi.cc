@@ -5,7 +5,6 @@
 
 #include "kernel/internal.h"
 #include "kernel/machine_info.h"
-#include "kernel/tables.h"
 
 namespace kelda::kernel {
 
@@ -27,12 +26,12 @@ bool is_named(const std::uint8_t* at, const char* name, std::size_t length) {
 }
 
 // A whole table, checked; null when it is not one.
-const std::uint8_t* table_at(std::uint64_t address) {
-  const std::uint8_t* header = firmware_view(address, kHeaderBytes);
+const std::uint8_t* table_at(FirmwareView view, std::uint64_t address) {
+  const std::uint8_t* header = view(address, kHeaderBytes);
   if (!header) return nullptr;
   auto length = field<std::uint32_t>(header, 4);
   if (length < kHeaderBytes || length > 1_MiB) return nullptr;
-  const std::uint8_t* table = firmware_view(address, length);
+  const std::uint8_t* table = view(address, length);
   std::uint8_t sum = 0;
   for (std::uint32_t i = 0; table && i < length; ++i) sum = static_cast<std::uint8_t>(sum + table[i]);
   return sum == 0 ? table : nullptr;
@@ -53,8 +52,12 @@ void read_source_override(const std::uint8_t* entry) {
 // Interrupt controllers (5.2.12).
 void read_madt(const std::uint8_t* madt) {
   constexpr std::uint32_t kUsable = 1;  // enabled; "online capable" ones are hot-plugged later
-  for (std::uint32_t at = 44; at + 2 <= table_length(madt) && madt[at + 1] >= 2; at += madt[at + 1]) {
+  constexpr std::uint8_t kEntryBytes[] = {8, 12, 10, 0, 0, 0, 0, 0, 0, 16};
+  const std::uint32_t length = table_length(madt);
+  for (std::uint32_t at = 44; at + 2 <= length && madt[at + 1] >= 2; at += madt[at + 1]) {
     const std::uint8_t* entry = madt + at;
+    if (at + entry[1] > length) return;
+    if (entry[0] < sizeof kEntryBytes && entry[1] < kEntryBytes[entry[0]]) continue;
     switch (entry[0]) {
       case 0:
         if (field<std::uint32_t>(entry, 4) & kUsable) add_cpu(entry[3]);
@@ -81,10 +84,11 @@ Register read_address(const std::uint8_t* at) {
 }
 
 // Fixed description (5.2.9).
-void read_fadt(const std::uint8_t* fadt) {
+void read_fadt(FirmwareView view, const std::uint8_t* fadt) {
   constexpr std::uint32_t kResetSupported = 1u << 10, kHardwareReduced = 1u << 20;
   PowerInfo& power = g_machine.power;
   std::uint32_t length = table_length(fadt);
+  if (length < 116) return;  // as long as in ACPI 1.0
   auto flags = field<std::uint32_t>(fadt, 112);
   power.sci_irq = field<std::uint16_t>(fadt, 46);
   power.smi_command = field<std::uint16_t>(fadt, 48);
@@ -101,7 +105,7 @@ void read_fadt(const std::uint8_t* fadt) {
   if (power.reduced && length >= 256) power.sleep_control = read_address(fadt + 244);
   std::uint64_t dsdt_address = length >= 148 ? field<std::uint64_t>(fadt, 140) : 0;
   if (!dsdt_address) dsdt_address = field<std::uint32_t>(fadt, 40);
-  if (const std::uint8_t* dsdt = table_at(dsdt_address))
+  if (const std::uint8_t* dsdt = table_at(view, dsdt_address))
     scan_aml(dsdt + kHeaderBytes, table_length(dsdt) - kHeaderBytes);
 }
 
@@ -112,32 +116,24 @@ void read_mcfg(const std::uint8_t* mcfg) {
   g_machine.has_pci_config = true;
 }
 
-void read_table(std::uint64_t address) {
-  const std::uint8_t* table = table_at(address);
+void read_table(FirmwareView view, std::uint64_t address) {
+  const std::uint8_t* table = table_at(view, address);
   if (!table) return;
   if (is_named(table, "APIC", 4)) read_madt(table);
-  if (is_named(table, "FACP", 4)) read_fadt(table);
+  if (is_named(table, "FACP", 4)) read_fadt(view, table);
   if (is_named(table, "MCFG", 4)) read_mcfg(table);
 }
 
-std::uint64_t find_rsdp(const StartInfo& info) {
+std::uint64_t find_rsdp(const StartInfo& info, FirmwareView view) {
   if (info.rsdp) return info.rsdp;
   for (std::uint64_t address = 0xe0000; address < 0x100000; address += 16) {
-    if (is_named(firmware_view(address, 8), "RSD PTR ", 8)) return address;
+    const std::uint8_t* at = view(address, 8);
+    if (at && is_named(at, "RSD PTR ", 8)) return address;
   }
   return 0;
 }
 
 }  // namespace
-
-const std::uint8_t* firmware_view(std::uint64_t address, std::size_t size_bytes) {
-  if (size_bytes == 0 || address == 0) return nullptr;
-  if (find_mapping(address).entry && find_mapping(address + size_bytes - 1).entry) {
-    return reinterpret_cast<const std::uint8_t*>(address);
-  }
-  auto view = map_mmio(PhysAddr(address), size_bytes);
-  return view ? const_cast<const std::uint8_t*>(static_cast<volatile std::uint8_t*>(*view)) : nullptr;
-}
 
 void add_cpu(std::uint32_t apic_id) {
   if (g_machine.cpu_count < kMaxCpus) g_machine.apic_ids[g_machine.cpu_count++] = apic_id;
@@ -147,22 +143,22 @@ void add_io_apic(std::uint64_t address, std::uint32_t first_gsi) {
   if (g_machine.io_apic_count < kMaxIoApics) g_machine.io_apics[g_machine.io_apic_count++] = {address, first_gsi};
 }
 
-bool read_acpi_tables(const StartInfo& info) {
-  std::uint64_t address = find_rsdp(info);
-  const std::uint8_t* rsdp = address ? firmware_view(address, 36) : nullptr;
+bool read_acpi_tables(const StartInfo& info, FirmwareView view) {
+  std::uint64_t address = find_rsdp(info, view);
+  const std::uint8_t* rsdp = address ? view(address, 36) : nullptr;
   if (!rsdp || !is_named(rsdp, "RSD PTR ", 8)) return false;
   bool wide = rsdp[15] >= 2 && field<std::uint64_t>(rsdp, 24) != 0;
-  const std::uint8_t* root = table_at(wide ? field<std::uint64_t>(rsdp, 24) : field<std::uint32_t>(rsdp, 16));
+  const std::uint8_t* root = table_at(view, wide ? field<std::uint64_t>(rsdp, 24) : field<std::uint32_t>(rsdp, 16));
   if (!root) return false;
   std::size_t entry_bytes = wide ? 8 : 4;
   for (std::size_t at = kHeaderBytes; at + entry_bytes <= table_length(root); at += entry_bytes) {
-    read_table(wide ? field<std::uint64_t>(root, at) : field<std::uint32_t>(root, at));
+    read_table(view, wide ? field<std::uint64_t>(root, at) : field<std::uint32_t>(root, at));
   }
   return true;
 }
 
 void init_acpi(const StartInfo& info) {
-  if (!read_acpi_tables(info) || g_machine.cpu_count == 0) read_mp_table();
+  if (!read_acpi_tables(info, firmware_view) || g_machine.cpu_count == 0) read_mp_table(firmware_view);
   if (g_machine.mmio_slot_count == 0) read_mmio_slots_from_command_line();
 }
 

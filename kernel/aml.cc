@@ -25,6 +25,7 @@ std::uint32_t read32(const std::uint8_t* at) {
 
 // An integer constant: ZeroOp, OneOp or BytePrefix; advances the cursor.
 std::uint8_t take_integer(Cursor& cursor) {
+  if (cursor.left() == 0) return 0;
   if (cursor.left() >= 2 && *cursor.at == 0x0a) {
     cursor.at += 2;
     return cursor.at[-1];

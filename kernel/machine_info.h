@@ -69,12 +69,14 @@ extern MachineInfo g_machine;
 void add_cpu(std::uint32_t apic_id);
 void add_io_apic(std::uint64_t address, std::uint32_t first_gsi);
 
-// Reads what `address` holds as a T, wherever it lies: through the identity map, else mapped for the purpose.
+// `size_bytes` of the machine's memory from `address` on, or null where nothing is. What tables say of themselves is not
+// trusted: nothing is read beyond what was asked for.
+using FirmwareView = const std::uint8_t* (*)(std::uint64_t address, std::size_t size_bytes);
 const std::uint8_t* firmware_view(std::uint64_t address, std::size_t size_bytes);
 
 // acpi.cc: false when there are no tables. mp_table.cc: likewise. aml.cc: what can be found without an interpreter.
-bool read_acpi_tables(const StartInfo& info);
-bool read_mp_table();
+bool read_acpi_tables(const StartInfo& info, FirmwareView view);
+bool read_mp_table(FirmwareView view);
 void scan_aml(const std::uint8_t* code, std::size_t size_bytes);
 // command_line.cc: virtio_mmio.device=SIZE@BASE:IRQ
 void read_mmio_slots_from_command_line();
