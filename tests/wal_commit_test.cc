@@ -9,11 +9,9 @@ using blockdev::Survival;
 TEST(WalCommit, CommittedSurvivesAPowerCutThatKeepsNothingUnflushed) {
   auto disk = new_disk();
   {
-    auto db = Db::open(*disk);
+    auto db = Db::open_with_page(*disk);
     ASSERT_OK(db);
-    ASSERT_OK((*db)->pages->format(PageId{1}));
-    TxnLog txn;
-    (*db)->log->begin(txn);
+    OpenTxn txn(**db);
     ASSERT_OK((*db)->pages->add(txn, {PageId{1}, 5}, 42, 1));
     ASSERT_OK((*db)->pages->commit_durably(txn));
     disk = power_cut(*disk, Survival::kNone);
@@ -29,12 +27,9 @@ TEST(WalCommit, CommittedSurvivesAPowerCutThatKeepsNothingUnflushed) {
 TEST(WalCommit, UncommittedIsUndoneAlsoWhenItsPagesWereWritten) {
   auto disk = new_disk();
   {
-    auto db = Db::open(*disk);
+    auto db = Db::open_with_page(*disk);
     ASSERT_OK(db);
-    ASSERT_OK((*db)->pages->format(PageId{1}));
-    TxnLog winner, loser;
-    (*db)->log->begin(winner);
-    (*db)->log->begin(loser);
+    OpenTxn winner(**db), loser(**db);
     ASSERT_OK((*db)->pages->add(winner, {PageId{1}, 0}, 1, 1));
     ASSERT_OK((*db)->pages->add(loser, {PageId{1}, 0}, 10, 1));
     ASSERT_OK((*db)->pages->add(loser, {PageId{1}, 1}, 10, 1));
@@ -56,11 +51,9 @@ TEST(WalCommit, UncommittedIsUndoneAlsoWhenItsPagesWereWritten) {
 TEST(WalCommit, RollBackRestoresAndIsNotRepeatedByRecovery) {
   auto disk = new_disk();
   {
-    auto db = Db::open(*disk);
+    auto db = Db::open_with_page(*disk);
     ASSERT_OK(db);
-    ASSERT_OK((*db)->pages->format(PageId{1}));
-    TxnLog txn;
-    (*db)->log->begin(txn);
+    OpenTxn txn(**db);
     for (std::uint32_t i = 0; i < 20; ++i) ASSERT_OK((*db)->pages->add(txn, {PageId{1}, i}, 7, 1));
     ASSERT_OK((*db)->pages->roll_back(txn));
     EXPECT_EQ(*(*db)->pages->get({PageId{1}, 3}), 0);
@@ -78,11 +71,9 @@ TEST(WalCommit, RollBackRestoresAndIsNotRepeatedByRecovery) {
 TEST(WalCommit, CleanShutdownNeedsNoRecoveryAndTheNextCrashIsNotTakenForClean) {
   auto disk = new_disk();
   {
-    auto db = Db::open(*disk);
+    auto db = Db::open_with_page(*disk);
     ASSERT_OK(db);
-    ASSERT_OK((*db)->pages->format(PageId{1}));
-    TxnLog txn;
-    (*db)->log->begin(txn);
+    OpenTxn txn(**db);
     ASSERT_OK((*db)->pages->add(txn, {PageId{1}, 5}, 1, 3));
     EXPECT_TRUE((*db)->log->checkpoint(true).failed_with(Code::kBusy));
     ASSERT_OK((*db)->pages->commit_durably(txn));
@@ -96,8 +87,7 @@ TEST(WalCommit, CleanShutdownNeedsNoRecoveryAndTheNextCrashIsNotTakenForClean) {
     EXPECT_TRUE((*db)->report.was_clean);
     EXPECT_EQ((*db)->report.redone_changes, 0U);
     EXPECT_EQ((*db)->log->count_of(kTree), 3);
-    TxnLog txn;
-    (*db)->log->begin(txn);
+    OpenTxn txn(**db);
     ASSERT_OK((*db)->pages->add(txn, {PageId{1}, 5}, 1, 1));
     ASSERT_OK((*db)->pages->commit_durably(txn));
     disk = power_cut(*disk, Survival::kNone);
@@ -111,11 +101,9 @@ TEST(WalCommit, CleanShutdownNeedsNoRecoveryAndTheNextCrashIsNotTakenForClean) {
 
 TEST(WalCommit, DurabilityNoneAnswersAtOnceButNeverClaimsWhatIsNotFlushed) {
   auto disk = new_disk();
-  auto db = Db::open(*disk, {.log = {.durability = Durability::kNone}});
+  auto db = Db::open_with_page(*disk, {.log = {.durability = Durability::kNone}});
   ASSERT_OK(db);
-  ASSERT_OK((*db)->pages->format(PageId{1}));
-  TxnLog txn;
-  (*db)->log->begin(txn);
+  OpenTxn txn(**db);
   ASSERT_OK((*db)->pages->add(txn, {PageId{1}, 5}, 42, 1));
   const auto commit = (*db)->pages->commit(txn);
   ASSERT_OK(commit);
@@ -151,11 +139,9 @@ TEST(WalCommit, ADeviceWithoutFlushIsRefusedUnlessDurabilityIsNone) {
 
 TEST(WalCommit, SetCountReplacesACount) {
   auto disk = new_disk();
-  auto db = Db::open(*disk);
+  auto db = Db::open_with_page(*disk);
   ASSERT_OK(db);
-  ASSERT_OK((*db)->pages->format(PageId{1}));
-  TxnLog txn;
-  (*db)->log->begin(txn);
+  OpenTxn txn(**db);
   ASSERT_OK((*db)->pages->add(txn, {PageId{1}, 5}, 1, 9));
   ASSERT_OK((*db)->pages->commit_durably(txn));
   (*db)->log->set_count(kTree, 2);

@@ -156,6 +156,12 @@ Result<std::unique_ptr<Db>> Db::open(blockdev::BlockDevice& device, const DbOpti
   return db;
 }
 
+Result<std::unique_ptr<Db>> Db::open_with_page(blockdev::BlockDevice& device, const DbOptions& options) {
+  auto db = TRY(open(device, options));
+  TRY(db->pages->format(PageId{1}));
+  return db;
+}
+
 std::unique_ptr<blockdev::MemoryDevice> new_disk(blockdev::MemoryOptions options, std::uint64_t log_bytes) {
   auto device = std::make_unique<blockdev::MemoryDevice>(options);
   EXPECT_TRUE(disk::Superblock::format(*device, {.log_bytes = log_bytes}).has_value());

@@ -76,6 +76,12 @@ struct Db {
   RecoveryReport report;
 
   static Result<std::unique_ptr<Db>> open(blockdev::BlockDevice& device, const DbOptions& options = {});
+  // And page 1 formatted, for counters.
+  static Result<std::unique_ptr<Db>> open_with_page(blockdev::BlockDevice& device, const DbOptions& options = {});
+};
+
+struct OpenTxn : TxnLog {
+  explicit OpenTxn(Db& db) { db.log->begin(*this); }
 };
 
 // A ring of 2 MiB holds one buffer, one of 8 MiB a buffer for each of four cores.

@@ -11,11 +11,9 @@ using blockdev::Survival;
 TEST(WalRing, GoesRoundManyTimesWithAnOldTransactionOpen) {
   auto disk = new_disk();
   {
-    auto db = Db::open(*disk);
+    auto db = Db::open_with_page(*disk);
     ASSERT_OK(db);
-    ASSERT_OK((*db)->pages->format(PageId{1}));
-    TxnLog old;
-    (*db)->log->begin(old);
+    OpenTxn old(**db);
     for (std::uint32_t i = 0; i < 100; ++i) ASSERT_OK((*db)->pages->add(old, {PageId{1}, i}, 1, 1));
     // Fifteen times the ring, with nobody but the writers to make room.
     for (int i = 0; i < 300; ++i) ASSERT_OK((*db)->pages->noise(PageId{1}, 100 << 10));
@@ -58,11 +56,9 @@ TEST(WalRing, FirstWayRoundIsWrittenAhead) {
 
 TEST(WalRing, AnOldTransactionRollsBackAfterTheRingWentRound) {
   auto disk = new_disk();
-  auto db = Db::open(*disk);
+  auto db = Db::open_with_page(*disk);
   ASSERT_OK(db);
-  ASSERT_OK((*db)->pages->format(PageId{1}));
-  TxnLog old;
-  (*db)->log->begin(old);
+  OpenTxn old(**db);
   ASSERT_OK((*db)->pages->add(old, {PageId{1}, 3}, 1, 1));
   for (int i = 0; i < 60; ++i) ASSERT_OK((*db)->pages->noise(PageId{1}, 100 << 10));
   ASSERT_OK((*db)->pages->roll_back(old));
@@ -71,11 +67,9 @@ TEST(WalRing, AnOldTransactionRollsBackAfterTheRingWentRound) {
 
 TEST(WalRing, ATransactionOverItsShareIsRefusedAndCanRollBack) {
   auto disk = new_disk();
-  auto db = Db::open(*disk);
+  auto db = Db::open_with_page(*disk);
   ASSERT_OK(db);
-  ASSERT_OK((*db)->pages->format(PageId{1}));
-  TxnLog txn;
-  (*db)->log->begin(txn);
+  OpenTxn txn(**db);
   Result<> added;
   std::uint64_t count = 0;
   for (; added && count < 100'000; ++count) added = (*db)->pages->add(txn, {PageId{1}, static_cast<std::uint32_t>(count % 400)}, 1, 1);
@@ -88,12 +82,9 @@ TEST(WalRing, ATransactionOverItsShareIsRefusedAndCanRollBack) {
 
 TEST(WalRing, OpenTransactionsTogetherOverTheirShareConflictInsteadOfBlockingEachOther) {
   auto disk = new_disk();
-  auto db = Db::open(*disk);
+  auto db = Db::open_with_page(*disk);
   ASSERT_OK(db);
-  ASSERT_OK((*db)->pages->format(PageId{1}));
-  TxnLog one, two;
-  (*db)->log->begin(one);
-  (*db)->log->begin(two);
+  OpenTxn one(**db), two(**db);
   Result<> added;
   for (std::uint32_t i = 0; added && i < 100'000; ++i) added = (*db)->pages->add(i % 2 ? one : two, {PageId{1}, i % 400}, 1, 1);
   ASSERT_TRUE(added.failed_with(Code::kConflict)) << added.error().to_string();
@@ -113,11 +104,9 @@ TEST(WalRing, ARecordOverTheLimitIsRefused) {
 
 TEST(WalRing, ReservationsGiveBackWhatTheyDidNotUse) {
   auto disk = new_disk();
-  auto db = Db::open(*disk);
+  auto db = Db::open_with_page(*disk);
   ASSERT_OK(db);
-  ASSERT_OK((*db)->pages->format(PageId{1}));
-  TxnLog txn;
-  (*db)->log->begin(txn);
+  OpenTxn txn(**db);
   for (int i = 0; i < 1000; ++i) ASSERT_OK((*db)->log->reserve(&txn, kMaxReserveBytes));
   const auto batches = (*db)->log->stats().batches;
   ASSERT_OK((*db)->pages->add(txn, {PageId{1}, 0}, 1));
