@@ -30,6 +30,17 @@ bool Call::is(std::size_t i, std::string_view word) const {
   return equals_ignoring_case(args[i], word);
 }
 
+void Call::give_way() {
+  constexpr std::uint32_t kKeysPerTurn = 256;
+  if (++keys_done % kKeysPerTurn == 0) runtime::Core::current().yield();
+}
+
+Result<> Call::lines(std::span<const std::string_view> text) {
+  reply.array(text.size());
+  for (const std::string_view line : text) reply.simple(line);
+  return {};
+}
+
 Result<> Call::fail(std::string_view error) {
   reply.error(error);
   failed = true;
@@ -169,11 +180,9 @@ void Client::dispatch(Arguments args, Reply& reply) {
   }
   const Command* command = server.commands.find(args[0]);
   if (command == nullptr) return reject(unknown_command(args));
-  if (!command->subcommands.empty() && args.size() > 1) {
-    const Command* subcommand = CommandTable::find_subcommand(*command, args[1]);
-    if (subcommand == nullptr) return reject(unknown_subcommand(*command, args[1]));
-    command = subcommand;
-  }
+  const Command& container = *command;
+  command = CommandTable::meant(container, args);
+  if (command == nullptr) return reject(unknown_subcommand(container, args[1]));
   if (!command->arity_matches(args.size())) {
     const std::string why = "wrong number of arguments for '" + std::string(command->name) + "' command";
     if (command->name != "exec") return reject("ERR " + why);

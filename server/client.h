@@ -22,10 +22,14 @@ namespace kelda::server {
 // A command between MULTI and EXEC, with its own copy of its arguments.
 class QueuedCommand {
  public:
+  static constexpr std::size_t kAllocationBytes = 16;
   QueuedCommand(const Command& command, Arguments args);
   const Command& command() const { return *command_; }
   std::vector<std::string_view> args() const;
-  std::size_t size_bytes() const { return bytes_.size() + ends_.size() * sizeof(std::uint32_t); }
+  // What it takes in memory, with what the allocator adds: a queue of small commands is more of that than of their bytes.
+  std::size_t size_bytes() const {
+    return sizeof *this + bytes_.capacity() + ends_.capacity() * sizeof(std::uint32_t) + 2 * kAllocationBytes;
+  }
 
  private:
   const Command* command_;
@@ -57,8 +61,8 @@ class Client {
   // Waits until what `out` tells is durable. On an engine failure every reply in `out` becomes that error.
   Result<> make_durable();
 
-  // Bytes that its replies and queued commands take.
-  std::uint64_t buffer_bytes() const { return out.capacity() + multi.queue_bytes; }
+  // Bytes that its replies, queued commands and watched keys take.
+  std::uint64_t buffer_bytes() const { return out.capacity() + multi.queue_bytes + watches.bytes(); }
 
   ServerState& server;
   const std::shared_ptr<ClientInfo> info;
@@ -108,17 +112,22 @@ struct Call {
   Reply& reply;
   KeyAccess& keys;
   bool failed = false;
+  std::uint32_t keys_done = 0;
 
   std::uint32_t db() const { return client.db; }
   std::size_t count() const { return args.size(); }
   std::string_view arg(std::size_t i) const { return args[i]; }
   bool is(std::size_t i, std::string_view word) const;
 
+  // Called for each of possibly many keys: other fibers of the core get their turn now and then.
+  void give_way();
   // The reply is this error; what the call wrote is undone.
   Result<> fail(std::string_view error);
   Result<> syntax_error() { return fail("ERR syntax error"); }
   Result<> not_an_integer() { return fail("ERR value is not an integer or out of range"); }
   Result<> wrong_arguments();
+  // HELP's reply.
+  Result<> lines(std::span<const std::string_view> text);
 };
 
 // The reply's error line for an engine's error.

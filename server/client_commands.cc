@@ -25,7 +25,7 @@ Result<> getname(Call& call) {
 }
 
 Result<> setname(Call& call) {
-  if (!valid_client_name(call.arg(2))) return call.fail(kBadClientName);
+  if (const auto fault = client_name_fault(call.arg(2), "Client names"); !fault.empty()) return call.fail(fault);
   const std::scoped_lock guard(call.client.info->latch);
   call.client.info->name = call.arg(2);
   call.reply.ok();
@@ -37,9 +37,7 @@ Result<> setinfo(Call& call) {
   const bool is_name = call.is(2, "lib-name");
   if (!is_name && !call.is(2, "lib-ver"))
     return call.fail("ERR Unrecognized option '" + std::string(call.arg(2)) + "'");
-  if (!valid_client_name(call.arg(3))) {
-    return call.fail("ERR " + to_lower(call.arg(2)) + " cannot contain spaces, newlines or special characters.");
-  }
+  if (const auto fault = client_name_fault(call.arg(3), to_lower(call.arg(2))); !fault.empty()) return call.fail(fault);
   ClientInfo& info = *call.client.info;
   const std::scoped_lock guard(info.latch);
   (is_name ? info.library_name : info.library_version) = call.arg(3);
@@ -242,9 +240,7 @@ Result<> help(Call& call) {
                                          "    Name this connection.",
                                          "HELP",
                                          "    This text."};
-  call.reply.array(std::size(kLines));
-  for (const std::string_view line : kLines) call.reply.simple(line);
-  return {};
+  return call.lines(kLines);
 }
 
 constexpr Command kSubcommands[] = {

@@ -54,6 +54,11 @@ class CommandTable {
   // In any letter case. Null: unknown.
   const Command* find(std::string_view name) const;
   static const Command* find_subcommand(const Command& container, std::string_view name);
+  // What a request means by `command`, its first word: the command, or the subcommand that the second word names. Null:
+  // there is no such subcommand.
+  static const Command* meant(const Command& command, std::span<const std::string_view> request) {
+    return command.subcommands.empty() || request.size() < 2 ? &command : find_subcommand(command, request[1]);
+  }
   // Sorted by name.
   const std::vector<const Command*>& all() const { return all_; }
 

@@ -141,9 +141,7 @@ Result<> config_help(Call& call) {
                                          "    Let INFO count from zero again.",
                                          "HELP",
                                          "    This text."};
-  call.reply.array(std::size(kLines));
-  for (const std::string_view line : kLines) call.reply.simple(line);
-  return {};
+  return call.lines(kLines);
 }
 
 constexpr Command kSubcommands[] = {

@@ -38,7 +38,7 @@ class ConnectionLoop {
   bool write(Bytes data);
   void say_that_the_engine_failed();
   void linger();
-  void report_buffers() { client_.memory.report(input_.capacity() + client_.buffer_bytes()); }
+  void report_buffers() { client_.memory.report(input_.capacity() + parser_.memory_bytes() + client_.buffer_bytes()); }
   void read_while_stalled();
 
   ServerState& server_;

@@ -109,7 +109,7 @@ Result<> hello(Call& call) {
     } else if (call.is(i, "setname") && more >= 1) {
       name = call.arg(++i);
       with_name = true;
-      if (!valid_client_name(name)) return call.fail(kBadClientName);
+      if (const auto fault = client_name_fault(name, "Client names"); !fault.empty()) return call.fail(fault);
     } else {
       return call.fail("ERR Syntax error in HELLO option '" + std::string(call.arg(i)) + "'");
     }

@@ -20,7 +20,8 @@ void InputBuffer::reallocate(std::size_t capacity) {
 
 MutableBytes InputBuffer::room(std::size_t needed) {
   const std::size_t size = end_ - begin_;
-  std::size_t wanted = std::max({capacity_, kSmallBytes, needed});
+  const std::size_t earned = size + std::max(size, kReadAheadBytes);
+  std::size_t wanted = std::max({capacity_, kSmallBytes, std::min(needed, earned)});
   if (read_filled_room_ && capacity_ < kReadAheadBytes) wanted = std::max(wanted, capacity_ * 2);
   if (wanted <= size) wanted = size * 2;
   if (wanted > capacity_) {

@@ -21,8 +21,8 @@ class InputBuffer {
   std::string_view data() const { return {bytes_.get() + begin_, end_ - begin_}; }
   std::size_t capacity() const { return capacity_; }
 
-  // Free space to read into: never empty, and able to hold a whole request of `needed` bytes together with what is
-  // there.
+  // Free space to read into: never empty, and on the way to a whole request of `needed` bytes. It grows with what has
+  // come, not with what was announced: an announcement costs a client nothing.
   MutableBytes room(std::size_t needed = 0);
   // `count` bytes of the room were filled.
   void filled(std::size_t count);

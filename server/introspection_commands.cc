@@ -167,9 +167,7 @@ Result<> list(Call& call) {
 Result<> getkeys(Call& call) {
   const Arguments inner = call.args.subspan(2);
   const Command* command = call.server.commands.find(inner[0]);
-  if (command != nullptr && !command->subcommands.empty() && inner.size() > 1) {
-    command = CommandTable::find_subcommand(*command, inner[1]);
-  }
+  if (command != nullptr) command = CommandTable::meant(*command, inner);
   if (command == nullptr) return call.fail("ERR Invalid command specified");
   if (command->first_key == 0) return call.fail("ERR The command has no key arguments");
   if (!command->arity_matches(inner.size())) return call.fail("ERR Invalid number of arguments specified for command");
@@ -195,9 +193,7 @@ Result<> help(Call& call) {
                                          "    The names of commands.",
                                          "HELP",
                                          "    This text."};
-  call.reply.array(std::size(kLines));
-  for (const std::string_view line : kLines) call.reply.simple(line);
-  return {};
+  return call.lines(kLines);
 }
 
 constexpr Command kSubcommands[] = {

@@ -14,14 +14,20 @@ Result<> del(Call& call) {
   const Arguments keys = call.args.subspan(1);
   if (keys.size() > 1) TRY(call.keys.lock(call.db(), keys));
   std::int64_t removed = 0;
-  for (const std::string_view key : keys) removed += TRY(call.keys.remove(call.db(), key)) ? 1 : 0;
+  for (const std::string_view key : keys) {
+    removed += TRY(call.keys.remove(call.db(), key)) ? 1 : 0;
+    call.give_way();
+  }
   call.reply.integer(removed);
   return {};
 }
 
 Result<> exists(Call& call) {
   std::int64_t found = 0;
-  for (const std::string_view key : call.args.subspan(1)) found += TRY(call.keys.exists(call.db(), key)) ? 1 : 0;
+  for (const std::string_view key : call.args.subspan(1)) {
+    found += TRY(call.keys.exists(call.db(), key)) ? 1 : 0;
+    call.give_way();
+  }
   call.reply.integer(found);
   return {};
 }

@@ -49,9 +49,7 @@ Result<> object_help(Call& call) {
                                          "    1 for a key that exists.",
                                          "HELP",
                                          "    This text."};
-  call.reply.array(std::size(kLines));
-  for (const std::string_view line : kLines) call.reply.simple(line);
-  return {};
+  return call.lines(kLines);
 }
 
 // The bytes of key and value as they are stored; not the share of the page they lie in.
@@ -72,9 +70,7 @@ Result<> memory_help(Call& call) {
   constexpr std::string_view kLines[] = {
       "MEMORY <subcommand> [<arg> ...], with these subcommands:", "USAGE <key> [SAMPLES <count>]",
       "    Bytes that the key and its value take.", "HELP", "    This text."};
-  call.reply.array(std::size(kLines));
-  for (const std::string_view line : kLines) call.reply.simple(line);
-  return {};
+  return call.lines(kLines);
 }
 
 constexpr Command kObjectSubcommands[] = {

@@ -9,6 +9,7 @@
 namespace kelda::server {
 
 void Reply::header(char type, std::size_t count) {
+  if (overflowed()) return;
   char text[32];
   text[0] = type;
   char* end = std::to_chars(text + 1, text + 29, count).ptr;
@@ -18,18 +19,21 @@ void Reply::header(char type, std::size_t count) {
 }
 
 void Reply::simple(std::string_view text) {
+  if (overflowed()) return;
   out_.push_back('+');
   out_.append(text);
   out_.append("\r\n");
 }
 
 void Reply::error(std::string_view text) {
+  if (overflowed()) return;
   out_.push_back('-');
   for (const char c : text) out_.push_back(c == '\r' || c == '\n' ? ' ' : c);
   out_.append("\r\n");
 }
 
 void Reply::integer(std::int64_t value) {
+  if (overflowed()) return;
   out_.push_back(':');
   append_integer(out_, value);
   out_.append("\r\n");
@@ -49,11 +53,11 @@ void Reply::integer_bulk(std::int64_t value) {
 }
 
 void Reply::null() {
-  out_.append(resp3_ ? "_\r\n" : "$-1\r\n");
+  if (!overflowed()) out_.append(resp3_ ? "_\r\n" : "$-1\r\n");
 }
 
 void Reply::null_array() {
-  out_.append(resp3_ ? "_\r\n" : "*-1\r\n");
+  if (!overflowed()) out_.append(resp3_ ? "_\r\n" : "*-1\r\n");
 }
 
 void Reply::array(std::size_t count) {

@@ -2,7 +2,8 @@
 //
 // Contract: whatever a handler writes is one complete reply, or it is cut off again at a mark (size before the call).
 // Types that RESP2 lacks are written as Redis does: a map as a flat array, a double as a bulk string, a boolean as 0/1.
-// A buffer that has grown over its limit takes no more bulks: the caller replaces the reply by an error (overflowed()).
+// A buffer that has grown over its limit takes no more, but for the end of what is being written: the caller replaces
+// the reply by an error (overflowed()).
 #pragma once
 
 #include <cstddef>

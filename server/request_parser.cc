@@ -10,6 +10,18 @@ namespace kelda::server {
 
 using Outcome = RequestParser::Outcome;
 
+namespace {
+
+// What one argument takes beside its bytes.
+constexpr std::size_t kArgumentBytes = sizeof(std::string_view) + 2 * sizeof(std::uint32_t);
+
+// As for inline requests; of a line that is not complete all that has come counts.
+bool header_too_long(std::size_t there, bool complete, std::string_view text) {
+  return complete ? text.size() >= kMaxInlineRequestBytes : there > kMaxInlineRequestBytes;
+}
+
+}  // namespace
+
 Outcome RequestParser::fail(std::string error) {
   error_ = "Protocol error: " + std::move(error);
   return Outcome::kError;
@@ -37,9 +49,10 @@ Outcome RequestParser::next(InputBuffer& in, const ParserLimits& limits) {
 Outcome RequestParser::inline_request(InputBuffer& in) {
   const std::string_view data = in.data();
   const std::size_t newline = data.find('\n', scanned_);
+  // Whether a line is too long must not depend on how much of it has come.
+  if (std::min(newline, data.size()) > kMaxInlineRequestBytes) return fail("too big inline request");
   if (newline == std::string_view::npos) {
     scanned_ = data.size();
-    if (data.size() > kMaxInlineRequestBytes) return fail("too big inline request");
     needed_bytes_ = data.size() + 1;
     return Outcome::kNeedMore;
   }
@@ -76,8 +89,9 @@ Outcome RequestParser::multibulk_header(InputBuffer& in, const ParserLimits& lim
   const std::string_view data = in.data();
   std::string_view text;
   position_ = 0;
-  if (!line(data, text)) {
-    if (data.size() > kMaxInlineRequestBytes) return fail("too big mbulk count string");
+  const bool complete_line = line(data, text);
+  if (header_too_long(data.size(), complete_line, text)) return fail("too big mbulk count string");
+  if (!complete_line) {
     needed_bytes_ = data.size() + 1;
     return Outcome::kNeedMore;
   }
@@ -100,8 +114,9 @@ Outcome RequestParser::bulk_header(InputBuffer& in, const ParserLimits& limits) 
   const std::string_view data = in.data();
   std::string_view text;
   const std::size_t start = position_;
-  if (!line(data, text)) {
-    if (data.size() - start > kMaxInlineRequestBytes) return fail("too big bulk count string");
+  const bool complete_line = line(data, text);
+  if (header_too_long(data.size() - start, complete_line, text)) return fail("too big bulk count string");
+  if (!complete_line) {
     needed_bytes_ = data.size() + 1;
     return Outcome::kNeedMore;
   }
@@ -112,7 +127,7 @@ Outcome RequestParser::bulk_header(InputBuffer& in, const ParserLimits& limits) 
 
   const auto bytes = static_cast<std::uint64_t>(*size);
   const bool too_large = bytes > limits.max_stored_bulk_bytes;
-  const bool request_too_large = position_ + bytes > limits.max_request_bytes;
+  const bool request_too_large = position_ + bytes + (extents_.size() + 1) * kArgumentBytes > limits.max_request_bytes;
   if (!refused_ && (too_large || request_too_large)) {
     refusal_ = {extents_.size(), bytes, !too_large};
     refused_ = true;

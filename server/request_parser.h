@@ -50,6 +50,10 @@ class RequestParser {
   std::size_t needed_bytes() const { return needed_bytes_; }
   // True between the header and the last byte of an array.
   bool in_request() const { return arguments_left_ > 0; }
+  // Memory that it takes beside the buffer.
+  std::size_t memory_bytes() const {
+    return extents_.capacity() * sizeof(Extent) + views_.capacity() * sizeof(std::string_view);
+  }
   // Gives back memory that an unusually long request took.
   void shrink();
 

@@ -34,7 +34,8 @@ void serve_client(CoreServer& here, std::unique_ptr<net::Connection> connection,
 
 void reject(net::Connection& connection) {
   constexpr std::string_view kFull = "-ERR max number of clients reached\r\n";
-  // The text fits any send buffer; the deadline is for a client that is gone.
+  // A courtesy: the connection ends whether the client reads the text or not, so nothing follows from the result. The
+  // text fits any send buffer; the deadline is for a client that is gone.
   (void)connection.write(as_bytes(kFull), runtime::now_ns() + 100 * kMillisecondNs);
 }
 

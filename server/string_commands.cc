@@ -145,6 +145,7 @@ Result<> mget(Call& call) {
     const bool found = TRY(call.keys.get(call.db(), key, call.client.value));
     call.server.stats.add(found ? Counter::kHits : Counter::kMisses);
     found ? call.reply.bulk(call.client.value.payload()) : call.reply.null();
+    call.give_way();
   }
   return {};
 }
@@ -157,7 +158,10 @@ std::vector<std::string_view> every_second(Call& call) {
 
 // Later pairs win, as they would one after the other.
 Result<> put_pairs(Call& call) {
-  for (std::size_t i = 1; i < call.count(); i += 2) TRY(call.keys.put(call.db(), call.arg(i), call.arg(i + 1)));
+  for (std::size_t i = 1; i < call.count(); i += 2) {
+    TRY(call.keys.put(call.db(), call.arg(i), call.arg(i + 1)));
+    call.give_way();
+  }
   return {};
 }
 

@@ -50,7 +50,13 @@ Result<> watch(Call& call) {
   if (client.multi.open) return call.fail("ERR WATCH inside MULTI is not allowed");
   for (const std::string_view key : call.args.subspan(1)) {
     if (key.size() > kMaxKeyBytes) continue;  // can never change
-    if (!client.watches.add(call.db(), key)) continue;
+    if (client.watches.contains(call.db(), key)) continue;
+    if (client.watches.bytes() + WatchSet::bytes_of(key) > client.parser_limits().max_request_bytes) {
+      return call.fail("ERR too many watched keys: they would take more memory than one client may (CONFIG GET "
+                       "client-query-buffer-limit)");
+    }
+    client.watches.add(call.db(), key);
+    call.give_way();
     // Waits for a write that is under way (watch.h).
     bool expired = false;
     TRY(with_retries(call.server, [&]() -> Result<> {

@@ -10,25 +10,23 @@ namespace kelda::server {
 
 static_assert(kDatabaseCount == 16, "WatchRegistry::Shard has a map for each database");
 
-bool WatchSet::add(std::uint32_t db, std::string_view key) {
-  for (const Key& watched : keys_) {
-    if (watched.db == db && watched.key == key) return false;
-  }
-  keys_.push_back({db, std::string(key), false});
+void WatchSet::add(std::uint32_t db, std::string_view key) {
+  Key& added = keys_.emplace_back(db, std::string(key), false);
+  index_.emplace(std::pair(db, std::string_view(added.key)), &added);
+  bytes_ += bytes_of(key);
   registry_.add(*this, db, key);
-  return true;
 }
 
 void WatchSet::set_was_expired(std::uint32_t db, std::string_view key) {
-  for (Key& watched : keys_) {
-    if (watched.db == db && watched.key == key) watched.was_expired = true;
-  }
+  index_.at({db, key})->was_expired = true;
   registry_.set_was_expired(*this, db, key);
 }
 
 void WatchSet::clear() {
   for (const Key& watched : keys_) registry_.remove(*this, watched.db, watched.key);
+  index_.clear();
   keys_.clear();
+  bytes_ = 0;
   changed_.store(false, std::memory_order_relaxed);
 }
 

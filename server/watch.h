@@ -12,10 +12,13 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "runtime/sync.h"
@@ -37,17 +40,25 @@ class WatchSet {
   WatchSet(const WatchSet&) = delete;
   ~WatchSet() { clear(); }
 
-  // False if it is watched already.
-  bool add(std::uint32_t db, std::string_view key);
+  bool contains(std::uint32_t db, std::string_view key) const { return index_.contains({db, key}); }
+  // One that is not contained yet.
+  void add(std::uint32_t db, std::string_view key);
   void set_was_expired(std::uint32_t db, std::string_view key);
   void clear();
-  const std::vector<Key>& keys() const { return keys_; }
+  const std::deque<Key>& keys() const { return keys_; }
+  // About what all of them take, here and in the registry.
+  std::uint64_t bytes() const { return bytes_; }
+  static std::uint64_t bytes_of(std::string_view key) { return 2 * key.size() + kOverheadBytes; }
   bool changed() const { return changed_.load(std::memory_order_relaxed); }
   void mark_changed() { changed_.store(true, std::memory_order_relaxed); }
 
  private:
   WatchRegistry& registry_;
-  std::vector<Key> keys_;
+  static constexpr std::uint64_t kOverheadBytes = 300;
+
+  std::deque<Key> keys_;  // stay where they are
+  std::map<std::pair<std::uint32_t, std::string_view>, Key*> index_;
+  std::uint64_t bytes_ = 0;
   // Relaxed: it is set under the key's lock before the commit and read under the same lock after it.
   std::atomic<bool> changed_{false};
 };

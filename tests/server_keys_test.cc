@@ -297,6 +297,42 @@ TEST_F(Keys, ALongReplyBecomesAnError) {
   EXPECT_EQ(c("KELDA.RANGE - + LIMIT 1"), bulks({"key:0", std::string(1000, 'x')}));
 }
 
+TEST_F(Keys, WhatOneClientCanMakeTheServerKeepIsBounded) {
+  ServerOptions options;
+  options.request_limit_bytes = 100'000;
+  options.output_limit_bytes = 100'000;
+  ServerState small{database, options};
+  TestClient hostile{small};
+
+  // Small commands: what a queue takes beside their bytes counts.
+  hostile("MULTI");
+  int queued = 0;
+  while (queued < 100'000 && hostile("PING") == kQueued) ++queued;
+  EXPECT_GT(queued, 100);
+  EXPECT_LT(queued, 2000);
+  EXPECT_LE(hostile.client().buffer_bytes(), 200'000u);
+  EXPECT_TRUE(hostile("EXEC").starts_with("-EXECABORT"));
+
+  std::vector<std::string> watch{"WATCH"};
+  for (int i = 0; i < 2000; ++i) watch.push_back("key" + std::to_string(i));
+  EXPECT_TRUE(hostile.call(watch).starts_with("-ERR too many watched keys"));
+  EXPECT_LE(hostile.client().buffer_bytes(), 200'000u);
+  EXPECT_EQ(hostile("UNWATCH"), kOk);
+  EXPECT_LE(hostile.client().buffer_bytes(), 2'000u);
+  EXPECT_EQ(hostile("WATCH a b a"), kOk);
+
+  for (const char* what : {"CLIENT SETNAME ", "CLIENT SETINFO LIB-NAME ", "HELLO 2 SETNAME "}) {
+    EXPECT_NE(hostile(what + std::string(257, 'n')).find("cannot be longer than 256 bytes"), std::string::npos) << what;
+  }
+  EXPECT_EQ(hostile("CLIENT SETNAME " + std::string(256, 'n')), kOk);
+
+  // Replies made of many small parts.
+  std::vector<std::string> info{"COMMAND", "INFO"};
+  info.resize(20'000, "get");
+  EXPECT_TRUE(hostile.call(info).starts_with("-ERR the reply would be longer than 100000 bytes"));
+  EXPECT_LE(hostile.client().buffer_bytes(), 300'000u);
+}
+
 TEST_F(Keys, AnUnknownStoredFormatIsReportedNotServed) {
   client("SET a 1");
   const Tree tree = *database.tree("kv.0", false);

@@ -136,6 +136,55 @@ TEST(RequestParser, BoundsAWholeRequest) {
   EXPECT_LE(largest, 300'000u);
 }
 
+TEST(RequestParser, CountsWhatArgumentsTakeBesideTheirBytes) {
+  const ParserLimits limits{.max_request_bytes = 100'000};
+  InputBuffer in;
+  RequestParser parser;
+  feed(in, "*1000000\r\n");
+  for (int i = 0; i < 100; ++i) {
+    std::string empty;
+    for (int k = 0; k < 10'000; ++k) empty += "$0\r\n\r\n";
+    ASSERT_EQ(parser.next(in, limits), Outcome::kNeedMore);
+    ASSERT_LE(in.capacity() + parser.memory_bytes(), 500'000u) << i;
+    feed(in, empty);
+  }
+  ASSERT_EQ(parser.next(in, limits), Outcome::kRequest);
+  ASSERT_NE(parser.refusal(), nullptr);
+  EXPECT_TRUE(parser.refusal()->request_too_large);
+}
+
+// Whether a line is too long is the same for one that comes at once and one that comes byte by byte.
+TEST(RequestParser, LongLinesAreRefusedWhateverTheSplit) {
+  for (const std::string start : {"GET ", "*", "*1\r\n$"}) {
+    for (const std::size_t bytes : {65'530, 65'535, 65'536, 65'537, 70'000}) {
+      const std::string text = start + std::string(bytes - start.size(), '1') + "\r\nPING\r\n";
+      std::vector<std::string> heard;
+      for (const std::size_t piece : {text.size(), std::size_t{1}, std::size_t{4096}}) {
+        InputBuffer in;
+        RequestParser parser;
+        Outcome outcome = Outcome::kNeedMore;
+        for (std::size_t i = 0; i < text.size() && outcome == Outcome::kNeedMore; i += piece) {
+          feed(in, std::string_view(text).substr(i, piece));
+          outcome = parser.next(in, {});
+        }
+        heard.push_back(outcome == Outcome::kError ? parser.error() : "request");
+      }
+      EXPECT_EQ(heard[0], heard[1]) << start << bytes;
+      EXPECT_EQ(heard[0], heard[2]) << start << bytes;
+    }
+  }
+}
+
+TEST(InputBuffer, GrowsWithWhatHasComeNotWithWhatWasAnnounced) {
+  InputBuffer in;
+  RequestParser parser;
+  feed(in, "*2\r\n$4\r\nECHO\r\n$1000000\r\nxxx");
+  ASSERT_EQ(parser.next(in, {}), Outcome::kNeedMore);
+  EXPECT_GE(parser.needed_bytes(), 1'000'000u);
+  EXPECT_FALSE(in.room(parser.needed_bytes()).empty());
+  EXPECT_LE(in.capacity(), 128_KiB);
+}
+
 TEST(InputBuffer, IsSmallForAnIdleClient) {
   InputBuffer in;
   RequestParser parser;
