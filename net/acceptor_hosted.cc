@@ -196,8 +196,8 @@ int open_port(int socket, sockaddr_in& address) {
 
 }  // namespace
 
-Result<std::unique_ptr<Listener>> listen_hosted(Endpoint endpoint, std::uint32_t core_count) {
-  FileDescriptor socket = TRY(make_tcp_socket());
+Result<std::unique_ptr<Listener>> listen_hosted(Endpoint endpoint, std::uint32_t core_count, const PeerTimeouts& peers) {
+  FileDescriptor socket = TRY(make_tcp_socket(peers));
   const int one = 1;
   ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   sockaddr_in address = to_sockaddr(endpoint);

@@ -6,6 +6,7 @@
 
 namespace kelda::net {
 
-Result<std::unique_ptr<Listener>> listen_hosted(Endpoint endpoint, std::uint32_t core_count);
+Result<std::unique_ptr<Listener>> listen_hosted(Endpoint endpoint, std::uint32_t core_count,
+                                                const PeerTimeouts& peers);
 
 }  // namespace kelda::net

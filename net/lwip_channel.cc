@@ -20,6 +20,7 @@ static_assert(kWindowBatchBytes * 2 <= WindowPool::kFirstBytes);
 
 // lwIP polls a connection every kPollTicks half seconds.
 constexpr u8_t kPollTicks = 1;
+constexpr std::uint32_t kPollsPerSecond = 2;
 // How long data of a closed connection is offered to a peer that does not take it.
 constexpr std::uintptr_t kLingerPolls = 60;
 constexpr std::uintptr_t kLingerPollsWhenScarce = 4;
@@ -49,11 +50,12 @@ void Channel::PbufQueue::append(pbuf* chain) {
   tail = chain;
 }
 
-Channel::Channel(runtime::Core& stack_core, WindowPool& windows, tcp_pcb* pcb, bool connected)
+Channel::Channel(runtime::Core& stack_core, WindowPool& windows, const PeerTimeouts& peers, tcp_pcb* pcb, bool connected)
     : stack_core_(stack_core),
       pcb_(pcb),
       peer_{lwip_ntohl(ip_addr_get_ip4_u32(&pcb->remote_ip)), pcb->remote_port},
       windows_(windows),
+      send_timeout_polls_(peers.send_timeout_s * kPollsPerSecond),
       connected_(connected) {
   windows_.promise(window_bytes_);
   run = run_message;
@@ -63,11 +65,10 @@ Channel::Channel(runtime::Core& stack_core, WindowPool& windows, tcp_pcb* pcb, b
   tcp_err(pcb, on_error);
   tcp_poll(pcb, on_poll, kPollTicks);
   tcp_nagle_disable(pcb);
-  // A client whose machine vanished while it was idle is noticed after about seven minutes.
   ip_set_option(pcb, SOF_KEEPALIVE);
-  pcb->keep_idle = 300'000;
-  pcb->keep_intvl = 30'000;
-  pcb->keep_cnt = 4;
+  pcb->keep_idle = peers.keepalive_s * 1000;
+  pcb->keep_intvl = std::max(peers.keepalive_s / 3, 1u) * 1000;
+  pcb->keep_cnt = 3;
 }
 
 Channel::~Channel() {
@@ -354,10 +355,19 @@ err_t Channel::on_sent(void* self, tcp_pcb*, u16_t) {
   return ERR_OK;
 }
 
+// A peer that answers probes of its closed window stays for ever, as far as lwIP is concerned.
+bool Channel::is_stuck() {
+  const bool waits = pcb_->unsent != nullptr || pcb_->unacked != nullptr;
+  stuck_polls_ = waits && pcb_->lastack == last_acknowledged_ ? stuck_polls_ + 1 : 0;
+  last_acknowledged_ = pcb_->lastack;
+  return send_timeout_polls_ > 0 && stuck_polls_ > send_timeout_polls_;
+}
+
 err_t Channel::on_poll(void* self, tcp_pcb* pcb) {
   auto& channel = *static_cast<Channel*>(self);
-  if (!channel.make_progress()) return ERR_OK;
-  if (!lingered(++channel.linger_polls_)) return ERR_OK;
+  const bool stuck = channel.is_stuck();
+  if (!stuck && !channel.make_progress()) return ERR_OK;
+  if (!stuck && !lingered(++channel.linger_polls_)) return ERR_OK;
   tcp_abort(pcb);  // calls on_error(), which deletes the channel
   return ERR_ABRT;
 }

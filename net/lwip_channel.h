@@ -34,7 +34,7 @@ class Channel : public runtime::Message {
  public:
   // On the stack's core. Takes over the pcb's callbacks. `connected` is false for an active open under way;
   // else the pcb's window is WindowPool::kFirstBytes already.
-  Channel(runtime::Core& stack_core, WindowPool& windows, tcp_pcb* pcb, bool connected);
+  Channel(runtime::Core& stack_core, WindowPool& windows, const PeerTimeouts& peers, tcp_pcb* pcb, bool connected);
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
 
@@ -75,6 +75,7 @@ class Channel : public runtime::Message {
   void take_leave();
   void delete_if_done();
   bool make_progress();
+  bool is_stuck();
 
   // lwIP's callbacks.
   static std::int8_t on_receive(void* self, tcp_pcb* pcb, pbuf* data, std::int8_t error);
@@ -95,6 +96,9 @@ class Channel : public runtime::Message {
   WindowPool& windows_;              // stack's core, like the next three
   std::size_t window_bytes_ = WindowPool::kFirstBytes;
   std::size_t read_since_growth_bytes_ = 0;
+  const std::uint32_t send_timeout_polls_;  // 0: none
+  std::uint32_t last_acknowledged_ = 0;     // at the last poll
+  std::uint32_t stuck_polls_ = 0;           // since the peer last took something, while there was something to take
   std::uint32_t linger_polls_ = 0;   // since the Connection went with data left to send
 
   PbufQueue reading_;              // the reader's own: taken from received_ whole

@@ -120,7 +120,7 @@ class LwipListener : public Listener {
     --half_open;
     tcp_ext_arg_set(pcb, slot_id(), nullptr);
     if (listener == nullptr) return ERR_CLSD;  // lwIP then resets the connection
-    auto* channel = new Channel(listener->stack_.core(), listener->stack_.windows(), pcb, true);
+    auto* channel = new Channel(listener->stack_.core(), listener->stack_.windows(), listener->stack_.peers(), pcb, true);
     auto seat = listener->dealer_.seat();
     const std::uint32_t core = seat.core();
     listener->dealer_.deal(core, std::make_unique<LwipConnection>(*channel, std::move(seat)));
@@ -147,7 +147,7 @@ Result<Channel*> begin_connect(Stack& stack, Endpoint endpoint) {
     tcp_abort(pcb);
     return Error(Code::kClosed, "no route to " + endpoint.to_string());
   }
-  return new Channel(stack.core(), stack.windows(), pcb, false);
+  return new Channel(stack.core(), stack.windows(), stack.peers(), pcb, false);
 }
 
 }  // namespace

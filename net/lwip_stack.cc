@@ -69,7 +69,7 @@ Nic::PartialChecksum prepare_checksum(pbuf& frame) {
 }  // namespace
 
 Stack::Stack(std::unique_ptr<Nic> nic, const StackOptions& options, const Loopback::Faults& faults)
-    : core_(runtime::Core::current()), nic_(std::move(nic)), connection_limit_(options.connection_limit),
+    : core_(runtime::Core::current()), nic_(std::move(nic)), connection_limit_(options.connection_limit), peers_(options.peers),
       windows_(options.memory_limit_bytes / 2, TCP_WND) {
   set_memory_limit(options.memory_limit_bytes);
   init_once();

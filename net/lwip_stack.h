@@ -39,6 +39,7 @@ class Stack : private runtime::Poller, private Nic::Sink {
   runtime::Core& core() { return core_; }
   WindowPool& windows() { return windows_; }
   std::uint32_t connection_limit() const { return connection_limit_; }
+  const PeerTimeouts& peers() const { return peers_; }
 
  private:
   // Poller
@@ -64,6 +65,7 @@ class Stack : private runtime::Poller, private Nic::Sink {
   std::uint8_t checksum_flags_ = 0;
   runtime::Event has_address_;
   const std::uint32_t connection_limit_;
+  const PeerTimeouts peers_;
   WindowPool windows_;
 };
 

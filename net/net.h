@@ -50,7 +50,15 @@ class Listener {
   virtual std::string local() const = 0;
 };
 
-struct StackOptions {       // bare only; hosted ignores it
+// When a peer counts as gone, on both platforms.
+struct PeerTimeouts {
+  std::uint32_t keepalive_s = 300;    // of silence before it is asked for a sign of life, three times within as long again
+  std::uint32_t send_timeout_s = 60;  // without taking any of what was sent; 0: it may take as long as it likes
+};
+
+struct StackOptions {
+  PeerTimeouts peers = {};
+  // Bare only; hosted ignores the rest, but for the limit of open files that follows from the number of connections.
   std::string address = {}; // "10.0.0.2/24"; empty: DHCP
   std::string gateway = {}; // with a static address; may be empty
   bool needs_device = true; // false: 127.0.0.1 alone, for tests and tools

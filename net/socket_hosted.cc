@@ -65,16 +65,19 @@ Error system_error(Code code, const std::string& what, int error_number) {
   return Error(code, what + ": " + std::strerror(error_number));
 }
 
-Result<FileDescriptor> make_tcp_socket() {
+Result<FileDescriptor> make_tcp_socket(const PeerTimeouts& peers) {
   FileDescriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (socket.get() < 0) return system_error(Code::kIo, "cannot make a socket", errno);
   const auto set = [&](int level, int option, int value) {
     return ::setsockopt(socket.get(), level, option, &value, sizeof value) == 0;
   };
-  // A client whose machine vanished while it was idle is noticed after about seven minutes.
+  const int keepalive_s = static_cast<int>(std::clamp(peers.keepalive_s, 1u, 32767u));
+  // The last also counts what lies in the kernel's queue when the server has written everything: else a client that
+  // never reads, but whose replies fit there, would hold them for ever.
   const bool good = set(IPPROTO_TCP, TCP_NODELAY, 1) && set(SOL_SOCKET, SO_KEEPALIVE, 1) &&
-                    set(IPPROTO_TCP, TCP_KEEPIDLE, 300) && set(IPPROTO_TCP, TCP_KEEPINTVL, 30) &&
-                    set(IPPROTO_TCP, TCP_KEEPCNT, 4);
+                    set(IPPROTO_TCP, TCP_KEEPIDLE, keepalive_s) && set(IPPROTO_TCP, TCP_KEEPINTVL, std::max(keepalive_s / 3, 1)) &&
+                    set(IPPROTO_TCP, TCP_KEEPCNT, 3) &&
+                    set(IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(std::min(peers.send_timeout_s, 1'000'000u) * 1000));
   if (!good) return system_error(Code::kIo, "cannot set up a socket", errno);
   return socket;
 }

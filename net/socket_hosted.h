@@ -35,8 +35,8 @@ sockaddr_in to_sockaddr(Endpoint endpoint);
 Endpoint to_endpoint(const sockaddr_in& address);
 // An error of the operating system in words.
 Error system_error(Code code, const std::string& what, int error_number);
-// With no delay and keep-alive; on a listening socket, accepted ones inherit both.
-Result<FileDescriptor> make_tcp_socket();
+// With no delay and the time-outs; on a listening socket, accepted ones inherit them.
+Result<FileDescriptor> make_tcp_socket(const PeerTimeouts& peers);
 
 class SocketConnection : public Connection {
  public:

@@ -41,18 +41,22 @@ class HostedStack : public Stack {
  public:
   Result<StackInfo> start(const StackOptions& options) override {
     raise_file_limit(options.connection_limit);
+    peers_ = options.peers;
     return StackInfo{"sockets", "", "", ""};
   }
   void stop() override {}
   Result<std::unique_ptr<Listener>> listen(Endpoint endpoint, std::uint32_t core_count) override {
-    return listen_hosted(endpoint, core_count);
+    return listen_hosted(endpoint, core_count, peers_);
   }
   Result<std::unique_ptr<Connection>> connect(Endpoint endpoint, runtime::TimeNs deadline_ns) override {
-    FileDescriptor socket = TRY(make_tcp_socket());
+    FileDescriptor socket = TRY(make_tcp_socket(peers_));
     auto connection = std::make_unique<SocketConnection>(std::move(socket), endpoint, Dealer::Seat());
     TRY(connection->connect(endpoint, deadline_ns));
     return connection;
   }
+
+ private:
+  PeerTimeouts peers_;
 };
 
 }  // namespace

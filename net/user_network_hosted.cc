@@ -71,7 +71,7 @@ class Forwarder {
 
 Result<> serve_user_network(UserNetworkOptions options) {
   FileDescriptor socket(options.frame_socket);
-  auto listener = TRY(listen_hosted(TRY(parse_endpoint(options.listen)), 1));
+  auto listener = TRY(listen_hosted(TRY(parse_endpoint(options.listen)), 1, {}));
   auto link = TRY(FrameLink::start(std::move(socket), kLease));
   auto ended = link->ended();
   StackOptions stack_options;

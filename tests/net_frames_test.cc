@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <deque>
+#include <utility>
 #include <vector>
 
 #include "common/prng.h"
@@ -135,6 +136,12 @@ Frame tcp(std::uint16_t from, std::uint16_t to, std::uint32_t sequence, std::uin
   return frame;
 }
 
+Frame with_window(Frame frame, std::uint32_t bytes) {
+  put16(frame, 34 + 14, bytes);
+  fix_tcp_checksum(frame);
+  return frame;
+}
+
 Frame udp(std::uint16_t to, std::size_t payload_bytes) {
   Frame datagram(8 + payload_bytes);
   put16(datagram, 0, 67);
@@ -152,10 +159,12 @@ Frame ping() {
 
 class Frames : public ::testing::Test {
  protected:
+  PeerTimeouts peers_;
+
   void run(std::move_only_function<void(Stack&, Wire&)> body) {
     auto result = runtime::Runtime::run({.core_count = 1, .pin_threads = false}, [&](runtime::Runtime&) {
       Wire wire;
-      const StackOptions options{.address = "10.9.0.2/24", .memory_limit_bytes = 1 << 20};
+      const StackOptions options{.peers = peers_, .address = "10.9.0.2/24", .memory_limit_bytes = 1 << 20};
       {
         Stack stack(std::make_unique<TestNic>(wire), options);
         auto info = stack.bring_up(options);
@@ -224,6 +233,41 @@ TEST_F(Frames, ServesASegmentByHand) {
     EXPECT_TRUE(connection->read(buffer).failed_with(Code::kClosed));
     EXPECT_TRUE(connection->write(Bytes(buffer)).failed_with(Code::kClosed));
     connection.reset();
+    listener->close();
+  });
+}
+
+// A peer that acknowledges its closed window for ever, and one that says nothing any more.
+TEST_F(Frames, PeersThatAreStuckOrGoneAreCutOff) {
+  peers_ = {.keepalive_s = 1, .send_timeout_s = 3};
+  run([](Stack& stack, Wire& wire) {
+    auto listener = std::move(*stack.listen({0, 80}, 1));
+    expect_alive(wire);
+    std::vector<std::unique_ptr<Connection>> connections;
+    std::uint32_t theirs[2] = {};
+    for (std::uint16_t i = 0; i < 2; ++i) {
+      const std::uint16_t port = 1234 + i;
+      const auto answers = exchange(wire, {tcp(port, 80, 1000, 0, 0x02)});
+      theirs[i] = get32(answers.at(0), 34 + 4) + 1;
+      exchange(wire, {tcp(port, 80, 1001, theirs[i], 0x10)});
+      connections.push_back(std::move(*listener->accept()));
+    }
+    std::byte buffer[16] = {};
+    // The first takes a window of nothing and answers every probe; so it is alive, and never takes the reply.
+    exchange(wire, {with_window(tcp(1234, 80, 1001, theirs[0], 0x10), 0)});
+    ASSERT_TRUE(connections[0]->write(Bytes(buffer)));
+    bool ended[2] = {};
+    const runtime::TimeNs begin = now_ns();
+    while (now_ns() - begin < 30'000 * kMs && !(ended[0] && ended[1])) {
+      for (const Frame& frame : std::exchange(wire.from_stack, {})) {
+        if (get16(frame, 34 + 2) == 1234) exchange(wire, {with_window(tcp(1234, 80, 1001, theirs[0], 0x10), 0)});
+      }
+      for (int i = 0; i < 2; ++i) ended[i] = ended[i] || connections[i]->read(buffer, now_ns() + 10 * kMs).failed_with(Code::kClosed);
+    }
+    EXPECT_TRUE(ended[0]) << "a closed window";
+    EXPECT_TRUE(ended[1]) << "silence";
+    EXPECT_GE(now_ns() - begin, 1'000 * kMs);
+    connections.clear();
     listener->close();
   });
 }

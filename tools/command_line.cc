@@ -44,6 +44,20 @@ void add_scrub(CLI::App* app, std::uint64_t& interval_s, std::uint64_t& bytes_pe
   add_size(app, "--scrub-rate", bytes_per_s, "Bytes a second that this reads at most", "8M");
 }
 
+void add_limits(CLI::App* app, ClientLimits& o) {
+  app->add_option("--max-clients", o.max_clients, "Connections at most")->check(CLI::PositiveNumber)->capture_default_str();
+  app->add_option("--idle-timeout", o.idle_timeout_s, "Seconds after which an idle client is closed; 0: never")->capture_default_str();
+  app->add_option("--write-timeout", o.write_timeout_s, "Seconds after which a client that takes none of its replies is closed")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  app->add_option("--tcp-keepalive", o.tcp_keepalive_s, "Seconds of silence after which a client is asked for a sign of life")
+      ->check(CLI::Range(1, 32'767))
+      ->capture_default_str();
+  add_size(app, "--client-memory", o.all_bytes, "Requests, replies and queued commands of all clients", "an eighth of --memory");
+  add_size(app, "--request-limit", o.request_bytes, "One request, or one transaction's commands", "half of --client-memory, at most 64M");
+  add_size(app, "--reply-limit", o.reply_bytes, "One reply", "half of --client-memory, at most 64M");
+}
+
 void add_vm(CLI::App& root, VmOptions& o) {
   CLI::App* app = root.add_subcommand("vm", "Boot this very program as a virtual machine in QEMU");
   app->add_option("--disk", o.disk, "File or block device that becomes /dev/vda")->type_name("F");
@@ -61,6 +75,7 @@ void add_vm(CLI::App& root, VmOptions& o) {
   app->add_option("--net", o.net, "user: in user space, through passt where it is installed; builtin: the same without passt; tap=IF: a tap device; none")
       ->type_name("user|builtin|tap=IF|none")
       ->capture_default_str();
+  add_limits(app, o.limits);
   add_durability(app, o.durability);
   add_scrub(app, o.scrub_interval_s, o.scrub_bytes_per_s);
   app->add_flag("--print-command", o.print_command, "Print the QEMU command line instead of running it");
@@ -89,7 +104,7 @@ void add_serve(CLI::App& root, ServeOptions& o) {
   app->add_option("--announce", o.announce, "Address that clients use, when it differs from --resp")->type_name("ADDR:PORT");
   add_durability(app, o.durability);
   add_scrub(app, o.scrub_interval_s, o.scrub_bytes_per_s);
-  app->add_option("--max-clients", o.max_clients, "Connections at most")->capture_default_str();
+  add_limits(app, o.limits);
   app->add_option("--password", o.password, "Clients must AUTH with it");
   app->add_option("--address", o.address, "Bare: static address, as 10.0.0.2/24. Default: DHCP")->type_name("ADDR/BITS");
   app->add_option("--gateway", o.gateway, "Bare: router, with --address")->type_name("ADDR");

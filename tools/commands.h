@@ -16,6 +16,16 @@ inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitIncomplete = 3;
 
+// What clients may take. Those that are 0 without a word on it follow from --memory.
+struct ClientLimits {
+  std::uint32_t max_clients = 10'000;
+  std::uint32_t idle_timeout_s = 0;     // 0: none
+  std::uint32_t write_timeout_s = 60;
+  std::uint32_t tcp_keepalive_s = 300;
+  std::uint64_t all_bytes = 0;          // requests, replies, queued commands and watched keys of all clients
+  std::uint64_t request_bytes = 0, reply_bytes = 0;  // of one client
+};
+
 struct VmOptions {
   std::string disk;
   std::string elf;                    // what to boot; empty: this program
@@ -30,6 +40,7 @@ struct VmOptions {
   std::string durability = "flush";
   std::uint64_t scrub_interval_s = 7 * 86'400;
   std::uint64_t scrub_bytes_per_s = 8ull << 20;
+  ClientLimits limits;
   bool print_command = false;
   std::uint16_t gdb_port = 0;
   std::vector<std::string> qemu_flags;
@@ -52,7 +63,7 @@ struct ServeOptions {
   std::string resp = "127.0.0.1:6379";
   std::string announce;               // what clients should use, if not `resp` itself
   std::string durability = "flush";
-  std::uint32_t max_clients = 10'000;
+  ClientLimits limits;
   std::string password;
   std::string address;                // bare: "10.0.0.2/24"; empty: DHCP
   std::string gateway;

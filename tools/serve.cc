@@ -68,14 +68,14 @@ constexpr std::uint64_t kLeastMemoryBytes = 16_MiB;
 struct MemoryShares {
   std::uint64_t engine_bytes, network_bytes, request_bytes;
 };
-Result<MemoryShares> share_out(std::uint64_t memory_bytes) {
+Result<MemoryShares> share_out(std::uint64_t memory_bytes, std::uint64_t asked_request_bytes) {
   if (memory_bytes < kLeastMemoryBytes) {
     return Error(Code::kTooSmall, "serving needs at least " + format_size(kLeastMemoryBytes) + " of memory, --memory gives " +
                                       format_size(memory_bytes) + ": give it more");
   }
   MemoryShares shares;
   shares.network_bytes = std::clamp<std::uint64_t>(memory_bytes / 16, 4_MiB, 64_MiB);
-  shares.request_bytes = std::clamp<std::uint64_t>(memory_bytes / 8, 4_MiB, 512_MiB);
+  shares.request_bytes = asked_request_bytes != 0 ? asked_request_bytes : std::clamp<std::uint64_t>(memory_bytes / 8, 4_MiB, 512_MiB);
   const std::uint64_t taken = shares.network_bytes + shares.request_bytes;
   shares.engine_bytes = memory_bytes > taken ? memory_bytes - taken : 0;
   return shares;
@@ -102,13 +102,15 @@ Result<std::uint16_t> port_of(const std::string& address) {
 
 Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& stop) {
   const std::uint64_t memory_bytes = memory_to_use(options.memory_bytes, 256_MiB);
-  const MemoryShares shares = TRY(share_out(memory_bytes));
+  const MemoryShares shares = TRY(share_out(memory_bytes, options.limits.all_bytes));
   const bool flush = options.durability != "none";
   print_machine(rt.core_count(), memory_bytes);
   // The port first: two servers on one port is the commoner mistake, and nothing was touched yet.
-  const auto stack = TRY(net::start({.address = options.address,
+  const ClientLimits& limits = options.limits;
+  const auto stack = TRY(net::start({.peers = {.keepalive_s = limits.tcp_keepalive_s, .send_timeout_s = limits.write_timeout_s},
+                                     .address = options.address,
                                      .gateway = options.gateway,
-                                     .connection_limit = options.max_clients + 64,
+                                     .connection_limit = limits.max_clients + 64,
                                      .memory_limit_bytes = shares.network_bytes}));
   Network network;
   TRY(port_of(options.resp));
@@ -128,11 +130,15 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
 
   server::ServerOptions server_options;
   server_options.password = options.password;
-  server_options.max_clients = options.max_clients;
+  server_options.max_clients = limits.max_clients;
+  server_options.idle_timeout_s = limits.idle_timeout_s;
+  server_options.write_timeout_s = limits.write_timeout_s;
+  server_options.tcp_keepalive_s = limits.tcp_keepalive_s;
   server_options.buffer_limit_bytes = shares.request_bytes;
   // One client may take half of it.
-  server_options.request_limit_bytes = std::min(shares.request_bytes / 2, server_options.request_limit_bytes);
-  server_options.output_limit_bytes = server_options.request_limit_bytes;
+  const std::uint64_t half_bytes = std::min(shares.request_bytes / 2, server_options.request_limit_bytes);
+  server_options.request_limit_bytes = limits.request_bytes != 0 ? limits.request_bytes : half_bytes;
+  server_options.output_limit_bytes = limits.reply_bytes != 0 ? limits.reply_bytes : half_bytes;
   server_options.memory_bytes = memory_bytes;
   server_options.durability = db_options.durability;
   server_options.device_text = describe(db->device().info());

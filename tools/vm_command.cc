@@ -109,6 +109,21 @@ Result<> add_network(std::vector<std::string>& argv, const VmOptions& options, c
 }
 
 // The guest's command line, which is its argv: words with blanks are quoted.
+// Those that differ from what they are without a word.
+void add_limits(std::vector<std::string>& words, const ClientLimits& limits) {
+  const auto add = [&](const char* name, std::uint64_t value, std::uint64_t without) {
+    if (value != without) words.insert(words.end(), {name, std::to_string(value)});
+  };
+  const ClientLimits without;
+  add("--max-clients", limits.max_clients, without.max_clients);
+  add("--idle-timeout", limits.idle_timeout_s, without.idle_timeout_s);
+  add("--write-timeout", limits.write_timeout_s, without.write_timeout_s);
+  add("--tcp-keepalive", limits.tcp_keepalive_s, without.tcp_keepalive_s);
+  add("--client-memory", limits.all_bytes, without.all_bytes);
+  add("--request-limit", limits.request_bytes, without.request_bytes);
+  add("--reply-limit", limits.reply_bytes, without.reply_bytes);
+}
+
 std::string guest_command_line(const VmOptions& options) {
   std::vector<std::string> words = options.guest_command;
   if (words.empty()) {
@@ -119,6 +134,7 @@ std::string guest_command_line(const VmOptions& options) {
     if (options.scrub_bytes_per_s != defaults.scrub_bytes_per_s) words.insert(words.end(), {"--scrub-rate", std::to_string(options.scrub_bytes_per_s)});
     if (options.create_bytes != 0) words.insert(words.end(), {"--create", std::to_string(options.create_bytes)});
     if (options.force) words.push_back("--force");
+    add_limits(words, options.limits);
   }
   std::string line = "kelda";
   for (const std::string& word : words) {
