@@ -17,11 +17,14 @@ void seal_slot_header(SlotHeader& header, std::uint64_t slot, std::uint64_t chec
   header.checksum = header_checksum(header, slot, checksum_seed);
 }
 
+// A batch is only written when the one before it in its slot is complete, so its header never knows of fewer.
 bool slot_header_verifies(const SlotHeader& header, std::uint64_t slot, std::uint64_t slot_count,
                           std::uint64_t checksum_seed) {
+  constexpr std::uint64_t kTooHigh = std::uint64_t{1} << 62;
   return header.magic == kSlotMagic && header.checksum == header_checksum(header, slot, checksum_seed) &&
          header.page_count <= PageStore::kMaxBatchPages && header.sequence % slot_count == slot &&
-         header.complete_through < header.sequence;
+         header.sequence < kTooHigh && header.complete_through < header.sequence &&
+         header.complete_through + slot_count >= header.sequence;
 }
 
 }  // namespace kelda::disk
