@@ -46,6 +46,25 @@ struct LockTable::Waiter {
   State state = State::kWaiting;
   Waiter* next = nullptr;
 
+  bool before(const Waiter& other) const {
+    const bool upgrades = wanted == Wanted::kUpgrade, other_upgrades = other.wanted == Wanted::kUpgrade;
+    return upgrades != other_upgrades ? upgrades : turn > other.turn;
+  }
+  // Where it belongs in the queue.
+  Waiter** place_in(Shard& shard) const {
+    Waiter** link = &shard.first;
+    while (*link != nullptr && !before(**link)) link = &(*link)->next;
+    return link;
+  }
+  bool has_to_queue(Shard& shard) const {
+    if (wanted != Wanted::kShared || state == State::kLookAgain) return false;
+    Waiter* const* const place = place_in(shard);
+    for (Waiter* const* link = &shard.first; link != place; link = &(*link)->next) {
+      if ((*link)->bucket == bucket) return true;
+    }
+    return false;
+  }
+
   void leave(Waiter** link, State why) {
     *link = next;
     state = why;
@@ -74,7 +93,7 @@ bool LockTable::wait_for(std::uint32_t bucket, Wanted wanted, TimeNs deadline_ns
   std::scoped_lock guard(shard.latch);
   for (;;) {
     std::uint32_t seen = word.load(std::memory_order_relaxed);
-    while (acceptable(seen, wanted)) {
+    while (acceptable(seen, wanted) && !self.has_to_queue(shard)) {
       if (word.compare_exchange_weak(seen, granted(seen, wanted), std::memory_order_acquire)) return true;
     }
     // Publish the waiters bit on exactly the value that refused us: a release in between changes the word and we look
@@ -83,8 +102,7 @@ bool LockTable::wait_for(std::uint32_t bucket, Wanted wanted, TimeNs deadline_ns
         !word.compare_exchange_strong(seen, seen | kWaitersBit, std::memory_order_relaxed)) {
       continue;
     }
-    Waiter** link = &shard.first;
-    while (*link != nullptr && (*link)->turn >= self.turn) link = &(*link)->next;
+    Waiter** const link = self.place_in(shard);
     self.next = *link;
     *link = &self;
     self.state = Waiter::State::kWaiting;
@@ -109,6 +127,12 @@ bool LockTable::park(Shard& shard, Waiter& waiter, TimeNs deadline_ns) {
     Waiter** link = &shard.first;
     while (*link != &waiter) link = &(*link)->next;
     *link = waiter.next;
+    // Those behind it may have waited for this one only. Acquire: we pass on what the last release published.
+    auto& word = buckets_[waiter.bucket].word;
+    const std::uint32_t seen = word.load(std::memory_order_acquire);
+    if ((seen & kWaitersBit) != 0) {
+      word.store(pass_on(shard, waiter.bucket, seen & ~kWaitersBit), std::memory_order_release);
+    }
     return false;
   }
 }

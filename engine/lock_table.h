@@ -8,6 +8,8 @@
 //  - Progress: at most one of those that wait against the order is the elder. It waits long, all others a few
 //    milliseconds, and while there is an elder those in order give up as well. So whatever the elder waits for is
 //    released, and the elder's turn is the first: whoever rolled back and starts again at once cannot take it before.
+//  - Fairness: a reader that comes does not pass by those that wait for the readers to go. One that wants to upgrade is
+//    before all who want to write: they cannot come in before it has gone.
 //  - Early release: locks go when the commit record is in the log, before it is durable. Each bucket remembers the LSN of
 //    its last commit; whoever then reads must see that LSN durable before telling anyone.
 //
@@ -84,14 +86,14 @@ class LockTable {
   struct Waiter;
   struct Shard {
     runtime::SpinLatch latch;
-    Waiter* first = nullptr;  // by turn, and first come, first served among equals
+    Waiter* first = nullptr;  // in the order of Waiter::before, and first come, first served among equals
   };
 
   Shard& shard_of(std::uint32_t bucket) { return shards_[bucket % kShardCount]; }
   static bool acceptable(std::uint32_t word, Wanted wanted);
   static std::uint32_t granted(std::uint32_t word, Wanted wanted);
   bool wait_for(std::uint32_t bucket, Wanted wanted, runtime::TimeNs deadline_ns, Turn turn);
-  static bool park(Shard& shard, Waiter& waiter, runtime::TimeNs deadline_ns);
+  bool park(Shard& shard, Waiter& waiter, runtime::TimeNs deadline_ns);
   static std::uint32_t pass_on(Shard& shard, std::uint32_t bucket, std::uint32_t word);
 
   std::uint32_t mask_;

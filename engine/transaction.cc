@@ -17,8 +17,6 @@ runtime::TimeNs in_ms(runtime::TimeNs ms) { return runtime::now_ns() + ms * 1'00
 // The elder's wait ends only when a program holds a transaction open for so long.
 constexpr runtime::TimeNs kShortWaitMs = 2, kElderWaitMs = 1000;
 
-runtime::TimeNs short_deadline() { return in_ms(kShortWaitMs); }
-
 btree::PutMode mode_of(PutIf condition) {
   switch (condition) {
     case PutIf::kAlways: return btree::PutMode::kUpsert;
@@ -66,17 +64,28 @@ TransactionImpl::TreeUse& TransactionImpl::use_of(TreeEntry& entry) {
 
 Result<> TransactionImpl::enter(TreeEntry& entry, TreeLock::Intent intent) {
   TreeUse& use = use_of(entry);
-  const auto deadline = holds_nothing() ? runtime::kNever : short_deadline();
-  if (!entry.lock.enter_until(use.hold, intent, deadline)) return conflict();
+  if (use.hold.covers(intent)) return {};
+  if (!entry.lock.enter_until(use.hold, intent, tree_deadline())) return conflict();
   read_lsn_ = std::max(read_lsn_, Lsn{entry.replaced_lsn.load(std::memory_order_relaxed)});
   return {};
 }
 
 Result<> TransactionImpl::lock_whole(TreeEntry& entry, LockMode mode) {
   TreeUse& use = use_of(entry);
-  const bool first = holds_nothing() && !use.hold.read && !use.hold.write && !use.hold.shared;
-  if (!entry.lock.lock_until(use.hold, mode, first ? runtime::kNever : short_deadline())) return conflict();
+  if (!entry.lock.lock_until(use.hold, mode, tree_deadline())) return conflict();
+  read_lsn_ = std::max(read_lsn_, Lsn{entry.replaced_lsn.load(std::memory_order_relaxed)});
   return db_.undo_complete();
+}
+
+bool TransactionImpl::holds_nothing() const {
+  return buckets_.empty() && std::ranges::none_of(trees_, [](const TreeUse& use) { return use.hold.any(); });
+}
+
+// Without bound only for a transaction that nobody can wait for: trees have no order. Random, so that of several that wait
+// for each other's scans one is left when the others have given up; those then stand behind it.
+runtime::TimeNs TransactionImpl::tree_deadline() const {
+  if (holds_nothing()) return runtime::kNever;
+  return in_ms(kShortWaitMs) + runtime::random_u64() % (kShortWaitMs * 1'000'000);
 }
 
 LockMode* TransactionImpl::held_mode(std::uint32_t bucket) {

@@ -67,7 +67,8 @@ class TransactionImpl final : public Transaction {
   bool wait_against_order(Wait wait);
   LockMode* held_mode(std::uint32_t bucket);
   Result<> lock_whole(TreeEntry& entry, LockMode mode);
-  bool holds_nothing() const { return buckets_.empty() && trees_.size() <= 1; }
+  bool holds_nothing() const;
+  runtime::TimeNs tree_deadline() const;
   Result<btree::BTree> tree_of(TreeEntry& entry);
   Result<> usable() const;
   void begin_log();

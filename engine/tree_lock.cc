@@ -21,15 +21,20 @@ bool TreeLock::try_enter(Hold& hold, Intent intent) {
 }
 
 bool TreeLock::enter_until(Hold& hold, Intent intent, TimeNs deadline_ns) {
-  if (hold.exclusive || hold.write) return true;
-  if (intent == Intent::kRead && (hold.read || hold.shared)) return true;
+  if (hold.covers(intent)) return true;
   if (!hold.read) hold.slot = runtime::Core::current().index() % kSlotCount;
   if (!try_enter(hold, intent)) {
     std::scoped_lock guard(latch_);
     waiters_.wake_all();  // a claimant may have seen our count in the moment that it stood there
-    while (!try_enter(hold, intent)) {
-      if (!waiters_.wait_until(latch_, deadline_ns)) return false;
+    const std::uint32_t writer = intent == Intent::kWrite ? 1 : 0;
+    await_scans_ += writer;
+    bool entered;
+    while (!(entered = try_enter(hold, intent)) && waiters_.wait_until(latch_, deadline_ns)) {
     }
+    await_scans_ -= writer;
+    if (entered) came_after_scans_ += writer;
+    waiters_.wake_all();  // scans that let us go first
+    if (!entered) return false;
   }
   (intent == Intent::kRead ? hold.read : hold.write) = true;
   return true;
@@ -49,15 +54,26 @@ bool TreeLock::quiet_for(const Hold& hold, LockMode mode) const {
 bool TreeLock::lock_until(Hold& hold, LockMode mode, TimeNs deadline_ns) {
   if (hold.exclusive || (mode == LockMode::kShared && hold.shared)) return true;
   std::scoped_lock guard(latch_);
-  auto& claims = mode == LockMode::kShared ? shared_claims_ : exclusive_claims_;
-  claims.fetch_add(1, std::memory_order_seq_cst);
-  while (!quiet_for(hold, mode)) {
-    if (!waiters_.wait_until(latch_, deadline_ns)) {
-      claims.fetch_sub(1, std::memory_order_seq_cst);
-      waiters_.wake_all();
-      return false;
+  // Not one that is in already: who waits may wait for it.
+  if (mode == LockMode::kShared && !hold.any()) {
+    for (const std::uint64_t came = came_after_scans_; await_scans_ > 0 && came_after_scans_ == came;) {
+      if (!waiters_.wait_until(latch_, deadline_ns)) return false;
     }
   }
+  auto& claims = mode == LockMode::kShared ? shared_claims_ : exclusive_claims_;
+  claims.fetch_add(1, std::memory_order_seq_cst);
+  const std::uint32_t emptier = mode == LockMode::kExclusive ? 1 : 0;
+  await_scans_ += emptier;
+  bool quiet;
+  while (!(quiet = quiet_for(hold, mode)) && waiters_.wait_until(latch_, deadline_ns)) {
+  }
+  await_scans_ -= emptier;
+  if (!quiet) {
+    claims.fetch_sub(1, std::memory_order_seq_cst);
+    waiters_.wake_all();
+    return false;
+  }
+  came_after_scans_ += emptier;
   if (mode == LockMode::kShared) {
     ++shared_holders_;
     hold.shared = true;

@@ -1,7 +1,8 @@
 // Transactional lock on a whole tree.
 //
 // Contract: transactions that read or write single keys enter with an intent, announced on a counter of their core, which
-// costs no shared cache line. A scan (kShared) waits until no writer is in; an emptier (kExclusive) until nobody is.
+// costs no shared cache line. A scan (kShared) waits until no writer is in; an emptier (kExclusive) until nobody is. A scan
+// that comes lets writers and emptiers that wait by then go first, once: neither kind is starved.
 // Every wait has a deadline; its expiry means kConflict for the caller. A Hold belongs to one transaction.
 #pragma once
 
@@ -18,6 +19,9 @@ class TreeLock {
   struct Hold {
     bool read = false, write = false, shared = false, exclusive = false;
     std::uint32_t slot = 0;  // whose counters
+
+    bool any() const { return read || write || shared || exclusive; }
+    bool covers(Intent intent) const { return exclusive || write || (intent == Intent::kRead && (read || shared)); }
   };
 
   bool enter_until(Hold& hold, Intent intent, runtime::TimeNs deadline_ns);
@@ -39,6 +43,9 @@ class TreeLock {
   std::atomic<std::uint32_t> shared_claims_{0}, exclusive_claims_{0};
   std::uint32_t shared_holders_ = 0;
   bool exclusive_held_ = false;
+  // Writers and emptiers that wait for scans to end, and how many have come in after such a wait.
+  std::uint32_t await_scans_ = 0;
+  std::uint64_t came_after_scans_ = 0;
   runtime::SpinLatch latch_;
   runtime::WaitQueue waiters_;
 };
