@@ -3,14 +3,15 @@
 // Contract
 //  - All functions are thread-safe except that a Transaction or Scan is used by one fiber or thread at a time.
 //  - Any thread may call; a call that waits blocks that thread (on a Kelda core: parks the fiber).
-//  - Errors are values; nothing throws. Code::kConflict means: roll back and run the transaction again.
+//  - Errors are values; nothing throws. Code::kConflict means: roll back and run the transaction again, after a pause that is
+//    random and grows, or transactions that met once meet again.
 //  - A commit is acknowledged (commit() returns, or wait_durable() of its Lsn does) only after its log records, and those
 //    it depends on, are on the device and the device was flushed.
 //  - After a failed write or flush nothing is acknowledged: commits, and reads of what is not durable, return kFailed with the
 //    cause, as health() does. Other reads go on as far as they can. Open the database again to recover.
 //
 // Isolation: serializable by strict two-phase locking of keys (hashed) and whole trees (scans). A request that might close a
-// cycle of waits gets kConflict after a short wait instead; lock_keys() takes many keys in an order that never does.
+// cycle of waits gets kConflict after a short wait instead; lock_keys() takes many keys in an order that does so only to let another pass.
 #pragma once
 
 #include <cstdint>
