@@ -105,6 +105,31 @@ TEST_F(KernelMemory, AThousandGuardedStacks) {
 }
 
 // Those of interrupts and exceptions, and those on which CPUs idle; and the one that the machine was started on.
+// Runs the function with its stack pointer at `top`, a multiple of 16.
+void call_on_stack(std::byte* top, void (*function)()) {
+  asm volatile("mov %%rsp, %%rbx\n\tmov %0, %%rsp\n\tcall *%1\n\tmov %%rbx, %%rsp"
+               : "+S"(top), "+D"(function)
+               :
+               : "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "memory", "cc");
+}
+
+// The kernel runs on its caller's stack, and the next page of that may be missing just then.
+TEST_F(KernelMemory, CallsMayComeFromTheLastBytesOfAStackPage) {
+  constexpr std::size_t kPages = 8;
+  static bool mapped;
+  for (std::size_t used = 0; used < kPageBytes; used += 16) {
+    std::byte* const stack = map_pages(kPages);
+    ASSERT_NE(stack, nullptr);
+    mapped = false;
+    call_on_stack(stack + kPages * kPageBytes - used, [] {
+      std::byte* const memory = map_pages(1);
+      mapped = memory != nullptr && munmap(memory, kPageBytes) == 0;
+    });
+    ASSERT_TRUE(mapped) << used;
+    ASSERT_EQ(munmap(stack, kPages * kPageBytes), 0);
+  }
+}
+
 TEST_F(KernelMemory, EveryStackOfTheKernelHasAGuard) {
   const auto at = [](std::uint64_t address) { return reinterpret_cast<const void*>(address); };
   for (std::uint32_t cpu = 0; cpu < cpu_count(); ++cpu) {
