@@ -7,6 +7,11 @@
 
 namespace kelda::server {
 
+namespace {
+constexpr std::string_view kBuffersUsedUp =
+    "OOM the memory for clients' requests and replies is used up; try again, or send less at a time";
+}  // namespace
+
 QueuedCommand::QueuedCommand(const Command& command, Arguments args) : command_(&command) {
   ends_.reserve(args.size());
   for (const std::string_view arg : args) {
@@ -122,7 +127,7 @@ void Client::refuse(const RequestParser::Refusal& refusal) {
   Reply reply(out, resp3, SIZE_MAX);
   std::string message = "ERR ";
   if (refusal.request_too_large && parser_limits().max_request_bytes < server.options.request_limit_bytes) {
-    message = "OOM the memory for clients' requests and replies is used up; try again, or send less at a time";
+    message = kBuffersUsedUp;
   } else if (refusal.request_too_large) {
     message +=
         "the request is too large; the limit is " + std::to_string(server.options.request_limit_bytes) + " bytes";
@@ -202,6 +207,7 @@ void Client::enqueue(const Command& command, Arguments args, Reply& reply) {
   multi.queue_bytes += queued.size_bytes();
   if (multi.queue_bytes > std::min(server.options.request_limit_bytes, memory.fair_room())) {
     multi.spoiled = true;
+    if (multi.queue_bytes <= server.options.request_limit_bytes) return reply.error(kBuffersUsedUp);
     reply.error("ERR the transaction is too large; the limit is " + std::to_string(server.options.request_limit_bytes) +
                 " bytes");
     return;
