@@ -112,7 +112,11 @@ bool SimClient::carry_out(std::vector<std::unique_ptr<Operation>> operations) {
       if (reply.failed_with(Code::kCorrupt)) world_.trace.fail("garbled reply", reply.error().message());
     }
     if (connected) {
-      ended(*operations[i], operations[i]->answered(replies), &replies.back());
+      // EXECABORT says only that a command before it was refused: that one says why.
+      const Reply& last = replies.back();
+      const auto why = last.is_error("EXECABORT") ? std::ranges::find_if(replies, [](const Reply& r) { return r.is_error(); })
+                                                  : replies.end() - 1;
+      ended(*operations[i], operations[i]->answered(replies), &*why);
     } else {
       operations[i]->lost();
       ended(*operations[i], Fate::kUnknown, nullptr);

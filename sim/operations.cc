@@ -20,7 +20,7 @@ class Increment final : public Operation {
   Fate answered(std::span<const Reply> replies) override {
     if (replies[0].is_error("MISCONF")) return Fate::kUnknown;
     if (replies[0].is_error()) return counter_.refuse(begun_), Fate::kRefused;
-    counter_.acknowledge(begun_, replies[0].integer, world_.trace);
+    if (!world_.writes_lost) counter_.acknowledge(begun_, replies[0].integer, world_.trace);
     return Fate::kDone;
   }
   void lost() override {}
@@ -224,7 +224,7 @@ class WatchedWrite final : public Operation {
     if (last.null) return shared_.counter.refuse(begun_), Fate::kDone;  // somebody else was faster
     if (last.is_error() || last.items.size() != 1 || last.items[0].is_error())
       return shared_.counter.refuse(begun_), Fate::kRefused;
-    shared_.counter.acknowledge(begun_, shared_.seen + 1, shared_.world.trace);
+    if (!shared_.world.writes_lost) shared_.counter.acknowledge(begun_, shared_.seen + 1, shared_.world.trace);
     return Fate::kDone;
   }
   void lost() override {}

@@ -5,6 +5,7 @@
 
 #include "runtime/core_sim.h"
 #include "sim/minimise.h"
+#include "sim/operation.h"
 #include "sim/simulation.h"
 #include "sim/world.h"
 
@@ -198,6 +199,25 @@ TEST_F(Judge, ARegisterKnowsWhenItExpires) {
   EXPECT_EQ(verdict([&](World& world) { expiring(world, 100, 150, false); }), "");
   EXPECT_EQ(verdict([&](World& world) { expiring(world, 100, 50, false); }), "wrong value");
   EXPECT_EQ(verdict([&](World& world) { expiring(world, 100, 150, true); }), "wrong value");
+}
+
+// Once a disk has swallowed a write, an old count is no reproach.
+TEST_F(Judge, CountersAreNotJudgedAfterAPhantomWrite) {
+  const auto twice = [](World& world, bool writes_lost) {
+    world.writes_lost = writes_lost;
+    for (int i = 0; i < 2; ++i) {
+      WatchedRead read{world, world.counters[0]};
+      const auto write = make_watched_write(read);
+      std::string requests;
+      const std::size_t count = write->begin(requests);
+      std::vector<Reply> replies(count);
+      replies.back().type = '*';
+      replies.back().items = {text("OK")};
+      EXPECT_EQ(write->answered(replies), Fate::kDone);
+    }
+  };
+  EXPECT_EQ(verdict([&](World& world) { twice(world, false); }), "count twice");
+  EXPECT_EQ(verdict([&](World& world) { twice(world, true); }), "");
 }
 
 TEST_F(Judge, CountersListsAndAccounts) {
