@@ -264,7 +264,7 @@ TEST(IsolationEngine, SimulatedHistoriesAreStrictlySerializable) {
 
 TEST(IsolationEngine, HistoriesOnRealCoresAreStrictlySerializable) {
   Recorder recorder;
-  on_cores(3, [&](runtime::Runtime& rt) { run_history(rt, 1, {.clients_per_core = 3, .rounds = 30}, recorder); });
+  on_cores(2, [&](runtime::Runtime& rt) { run_history(rt, 1, {.clients_per_core = 4, .rounds = 30}, recorder); });
   EXPECT_GT(recorder.count(Outcome::kOk), 100u);
 }
 
@@ -275,7 +275,7 @@ TEST(IsolationEngine, DISABLED_Soak) {
     if (seed % 20 != 0) continue;
     SCOPED_TRACE("real cores, seed " + std::to_string(seed));
     Recorder recorder;
-    on_cores(3, [&](runtime::Runtime& rt) { run_history(rt, seed, {.clients_per_core = 4, .rounds = 200}, recorder); });
+    on_cores(2, [&](runtime::Runtime& rt) { run_history(rt, seed, {.clients_per_core = 4, .rounds = 200}, recorder); });
     std::printf("seed %lu: all well so far\n", static_cast<unsigned long>(seed));
     std::fflush(stdout);
   }
