@@ -26,14 +26,7 @@ Result<> DatabaseImpl::start_background() {
 
 Result<> DatabaseImpl::spawn_background(runtime::Core& core) {
   const auto start = [&](const char* name, void (*body)(DatabaseImpl&)) -> Result<> {
-    TRY(core.spawn(
-        [this, body] {
-          body(*this);
-          background_.done();
-        },
-        {.name = name}));
-    background_.add(1);
-    return {};
+    return runtime::spawn_counted(core, background_, [this, body] { body(*this); }, {.name = name});
   };
   TRY(start("frames", [](DatabaseImpl& db) { db.pool_->provide_frames(); }));
   TRY(start("checkpoint", [](DatabaseImpl& db) { db.log_->checkpoint_loop(); }));

@@ -1,6 +1,7 @@
 #include "runtime/sync.h"
 
 #include <mutex>
+#include <utility>
 
 #include "common/assert.h"
 #include "common/planted_bug.h"
@@ -233,6 +234,19 @@ void Completion::wait() {
                                         std::memory_order_acquire));
   while (pending()) core.park();
   word_.fetch_and((1u << kCountBits) - 1, std::memory_order_relaxed);
+}
+
+Result<> spawn_counted(Core& core, Completion& all, Task task, FiberOptions options) {
+  all.add();
+  auto spawned = core.spawn_remote(
+      [&all, task = std::move(task)]() mutable {
+        task();
+        task = nullptr;
+        all.done();
+      },
+      options);
+  if (!spawned) all.done();
+  return spawned;
 }
 
 }  // namespace kelda::runtime

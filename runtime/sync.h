@@ -125,4 +125,8 @@ class Completion {
   std::atomic<std::uint64_t> word_{0};
 };
 
+// Starts a fiber on `core`, any core, that counts in `all` until it has ended and let go of what it captured. After an
+// error nothing counts.
+Result<> spawn_counted(Core& core, Completion& all, Task task, FiberOptions options = {});
+
 }  // namespace kelda::runtime

@@ -19,15 +19,9 @@ void FailureWatch::run() {
     if (server_.options.on_failure != nullptr) server_.options.on_failure(health.error());
     line_ = "-" + error_text(health.error()) + "\r\n";
     for (runtime::Core* core : server_.cores) {
-      done_.add();
-      const auto started = core->spawn_remote(
-          [this, core] {
-            tell_clients_of(*core);
-            done_.done();
-          },
-          {.name = "failure-watch", .stack_bytes = 32 * 1024});
       // Without memory for it they learn from their next write.
-      if (!started) done_.done();
+      (void)runtime::spawn_counted(
+          *core, done_, [this, core] { tell_clients_of(*core); }, {.name = "failure-watch", .stack_bytes = 32 * 1024});
     }
     return;
   }

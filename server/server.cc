@@ -29,7 +29,6 @@ void serve_client(CoreServer& here, std::unique_ptr<net::Connection> connection,
     loop.run();
   }
   server.clients.remove(*info);
-  here.done.done();
 }
 
 void reject(net::Connection& connection) {
@@ -52,14 +51,13 @@ void accept_client(CoreServer& here, std::unique_ptr<net::Connection> connection
     return reject(*connection);
   }
   server.stats.add(Counter::kConnections);
-  here.done.add();
-  const auto started = here.core.spawn(
+  const auto started = runtime::spawn_counted(
+      here.core, here.done,
       [&here, info, connection = std::move(connection)]() mutable { serve_client(here, std::move(connection), info); },
       {.name = "client", .stack_bytes = server.options.stack_bytes});
   if (!started) {  // no memory for its stack
     server.stats.add(Counter::kRejectedConnections);
     server.clients.remove(*info);
-    here.done.done();
   }
 }
 
@@ -78,26 +76,8 @@ void accept_clients(CoreServer& here) {
 }
 
 Result<> start_core(CoreServer& here) {
-  here.done.add(2);
-  auto watching = here.core.spawn_remote(
-      [&here] {
-        here.stalls.run();
-        here.done.done();
-      },
-      {.name = "stall-watch"});
-  if (!watching) {
-    here.done.done();
-    here.done.done();
-    return watching;
-  }
-  auto accepting = here.core.spawn_remote(
-      [&here] {
-        accept_clients(here);
-        here.done.done();
-      },
-      {.name = "acceptor"});
-  if (!accepting) here.done.done();
-  return accepting;
+  TRY(runtime::spawn_counted(here.core, here.done, [&here] { here.stalls.run(); }, {.name = "stall-watch"}));
+  return runtime::spawn_counted(here.core, here.done, [&here] { accept_clients(here); }, {.name = "acceptor"});
 }
 
 // Ends all connections: those between requests at once, the others when they have answered or the grace is over.
@@ -137,26 +117,12 @@ Result<> Server::serve(runtime::Runtime& runtime, net::Listener& listener) {
     started = start_core(*cores.back());
   }
   Reclaimer reclaimer(server);
-  if (started) {
-    done.add();
-    started = runtime.core(0).spawn(
-        [&] {
-          reclaimer.run();
-          done.done();
-        },
-        {.name = "reclaimer"});
-    if (!started) done.done();
-  }
   FailureWatch failure_watch(server, done);
   if (started) {
-    done.add();
-    started = runtime.core(0).spawn(
-        [&] {
-          failure_watch.run();
-          done.done();
-        },
-        {.name = "failure-watch"});
-    if (!started) done.done();
+    started = runtime::spawn_counted(runtime.core(0), done, [&] { reclaimer.run(); }, {.name = "reclaimer"});
+  }
+  if (started) {
+    started = runtime::spawn_counted(runtime.core(0), done, [&] { failure_watch.run(); }, {.name = "failure-watch"});
   }
   if (!started) server.request_stop();
 

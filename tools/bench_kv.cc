@@ -101,11 +101,7 @@ Result<> on_all(runtime::Runtime& rt, std::uint32_t per_core, auto body) {
   runtime::Completion all;
   for (std::uint32_t c = 0; c < rt.core_count(); ++c) {
     for (std::uint32_t f = 0; f < per_core; ++f) {
-      all.add();
-      TRY(rt.core(c).spawn_remote([&all, &body, c, f, per_core] {
-        body(c * per_core + f);
-        all.done();
-      }));
+      TRY(runtime::spawn_counted(rt.core(c), all, [&body, c, f, per_core] { body(c * per_core + f); }));
     }
   }
   all.wait();

@@ -98,16 +98,10 @@ Result<> test_integrity(blockdev::BlockDevice& device, const SelftestPlan& plan,
   const auto deadline_ns = runtime::now_ns() + static_cast<runtime::TimeNs>(seconds * 1e9);
   runtime::Completion lanes;
   std::vector<Result<>> outcomes(kLanes);
-  lanes.add(kLanes);
   for (std::uint64_t i = 0; i < kLanes; ++i) {
-    auto spawned = runtime::Core::current().spawn([&, i] {
-      outcomes[i] = integrity.lane(i, deadline_ns);
-      lanes.done();
-    });
-    if (!spawned) {
-      outcomes[i] = std::move(spawned);
-      lanes.done();
-    }
+    auto spawned = runtime::spawn_counted(
+        runtime::Core::current(), lanes, [&, i] { outcomes[i] = integrity.lane(i, deadline_ns); });
+    if (!spawned) outcomes[i] = std::move(spawned);
   }
   lanes.wait();
   for (Result<>& outcome : outcomes) TRY(std::move(outcome));

@@ -134,7 +134,6 @@ Result<TornSize> look_for_torn(blockdev::BlockDevice& device, const SelftestPlan
       ++size.reads;
       if (lowest != highest || highest == ~std::uint64_t{0} - 1) ++size.torn;
     }
-    readers.done();
   };
   disk::AlignedBuffer buffer(bytes);
   const auto write = [&](std::uint64_t number) {
@@ -143,8 +142,8 @@ Result<TornSize> look_for_torn(blockdev::BlockDevice& device, const SelftestPlan
   };
   TRY(write(1));
   for (unsigned i = 0; i < kReaders; ++i) {
-    readers.add();
-    if (!runtime::Core::current().spawn([&, i] { reader(i); })) readers.done();
+    auto spawned = runtime::spawn_counted(runtime::Core::current(), readers, [&, i] { reader(i); });
+    if (!spawned) outcomes[i] = std::move(spawned);
   }
   Result<> written;
   const auto end_ns = runtime::now_ns() + for_ns;

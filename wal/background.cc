@@ -27,16 +27,9 @@ void write_lazily(Log::Impl& log) {
 void Log::checkpoint_loop() {
   Impl& log = *impl_;
   runtime::Completion writer;
-  writer.add();
-  auto started = runtime::Core::current().spawn(
-      [&] {
-        write_lazily(log);
-        writer.done();
-      },
-      {.name = "log-writer"});
+  auto started = runtime::spawn_counted(runtime::Core::current(), writer, [&] { write_lazily(log); }, {.name = "log-writer"});
   if (!started) {
     log.flush.fail(Error(Code::kFailed, "the log's background writer could not start: " + started.error().to_string()));
-    writer.done();
   }
   while (!log.stopping.load(std::memory_order_relaxed) && log.flush.health()) {
     log.checkpoint_wanted.wait();
