@@ -101,6 +101,7 @@ void run(Bytes bytes) {
     sessions[input.byte() % sessions.size()]->request(next_request(names, input));
   }
   sessions = {};
+  state.background.wait();
   KELDA_ASSERT(!state.watches.active());
 }
 

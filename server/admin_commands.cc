@@ -38,7 +38,8 @@ Result<> bgsave(Call& call) {
   if (call.count() > 2 || (call.count() == 2 && !call.is(1, "schedule"))) return call.syntax_error();
   ServerState& server = call.server;
   if (server.checkpoint_running.exchange(true)) return call.fail("ERR Background save already in progress");
-  const auto started = runtime::Core::current().spawn(
+  const auto started = runtime::spawn_counted(
+      runtime::Core::current(), server.background,
       [&server] {
         (void)server.checkpoint();  // a failure shows in INFO persistence, as in Redis
         server.checkpoint_running.store(false);

@@ -131,6 +131,7 @@ Result<> Server::serve(runtime::Runtime& runtime, net::Listener& listener) {
   drain(server);
   for (const auto& core : cores) core->stalls.stop();
   done.wait();
+  server.background.wait();  // no client is left that could start more
   return started;
 }
 

@@ -70,6 +70,8 @@ struct ServerState {
   runtime::Event stop;
   std::atomic<bool> stopping{false};
   void request_stop();
+  // Of what commands started and do not wait for. Waited for before this goes.
+  runtime::Completion background;
 
   Result<> checkpoint();
 };

@@ -49,7 +49,7 @@ class Peer {
 
 // Runs `body` beside a server on `cores` cores and then stops the server, unless body did.
 void with_server(std::uint32_t cores, const ServerOptions& options,
-                 std::function<void(Server&, net::PipeListener&, MemoryDatabase&)> body) {
+                 std::function<void(Server&, net::PipeListener&, MemoryDatabase&)> body, std::function<void()> at_end = {}) {
   const auto status =
       runtime::Runtime::run({.core_count = cores, .pin_threads = false}, [&](runtime::Runtime& runtime) {
         MemoryDatabase database;
@@ -65,6 +65,7 @@ void with_server(std::uint32_t cores, const ServerOptions& options,
         server.request_stop();
         served.wait();
         EXPECT_TRUE(result);
+        if (at_end) at_end();
         return 0;
       });
   EXPECT_TRUE(status);
@@ -199,6 +200,25 @@ TEST(ServerLoop, ClientsTogetherStayWithinTheirMemory) {
     while (server.state().clients.count() > 1) runtime::Core::current().sleep_until(runtime::now_ns() + 1'000'000);
     EXPECT_LT(server.state().buffers.used_bytes(), 64_KiB);
   });
+}
+
+// A save in the background uses what all clients share: it ends before serve() does.
+TEST(ServerLoop, TheEndWaitsForASaveInTheBackground) {
+  runtime::Event begun;
+  std::atomic<bool> ended{false};
+  with_server(1, {}, [&](Server& server, net::PipeListener& listener, MemoryDatabase& database) {
+    database.on_checkpoint = [&] {
+      begun.set();
+      runtime::Core::current().sleep_until(runtime::now_ns() + 200'000'000);
+      ended = true;
+    };
+    Peer peer(listener);
+    EXPECT_TRUE(peer.send("BGSAVE\r\n"));
+    begun.wait();
+    EXPECT_EQ(peer.ask("SHUTDOWN\r\n", "+Background saving started\r\n"), "+Background saving started\r\n");
+    EXPECT_TRUE(peer.at_end());
+    server.request_stop();
+  }, [&] { EXPECT_TRUE(ended); });
 }
 
 // Silent, in MULTI, in the midst of a request, on either core: all are told, and their connections end. Later ones may read.
