@@ -157,18 +157,4 @@ bool read_acpi_tables(const StartInfo& info, FirmwareView view) {
   return true;
 }
 
-void init_acpi(const StartInfo& info) {
-  if (!read_acpi_tables(info, firmware_view) || g_machine.cpu_count == 0) read_mp_table(firmware_view);
-  if (g_machine.mmio_slot_count == 0) read_mmio_slots_from_command_line();
-}
-
-std::optional<PciConfigSpace> pci_config_space() {
-  if (!g_machine.has_pci_config) return std::nullopt;
-  return g_machine.pci_config;
-}
-
-std::span<const VirtioMmioSlot> virtio_mmio_slots() {
-  return {g_machine.mmio_slots, g_machine.mmio_slot_count};
-}
-
 }  // namespace kelda::kernel
