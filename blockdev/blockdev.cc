@@ -49,12 +49,8 @@ Result<> BlockDevice::transfer(Op op, std::uint64_t offset_bytes, std::byte* dat
   return {};
 }
 
-Result<> BlockDevice::one(Op op, std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+Result<> BlockDevice::one(Request request) {
   runtime::Completion completion;
-  Request request;
-  request.op = op;
-  request.offset_bytes = offset_bytes;
-  request.length_bytes = length_bytes;
   request.completion = &completion;
   Request* const batch[] = {&request};
   completion.add();
@@ -71,14 +67,21 @@ Result<> BlockDevice::write(std::uint64_t offset_bytes, Bytes data) {
   return transfer(Op::kWrite, offset_bytes, const_cast<std::byte*>(data.data()), data.size());
 }
 
-Result<> BlockDevice::flush() { return one(Op::kFlush, 0, 0); }
+Result<> BlockDevice::write_durable(std::uint64_t offset_bytes, Bytes data) {
+  const IoSegment segment{const_cast<std::byte*>(data.data()), data.size()};
+  return one({.op = Op::kWrite, .fua = true, .offset_bytes = offset_bytes, .segments = {&segment, 1}});
+}
+
+Result<> BlockDevice::flush() { return one({.op = Op::kFlush}); }
 
 Result<> BlockDevice::discard(std::uint64_t offset_bytes, std::uint64_t length_bytes) {
-  return one(Op::kDiscard, offset_bytes, length_bytes);
+  return one({.op = Op::kDiscard, .offset_bytes = offset_bytes, .length_bytes = length_bytes});
 }
 
 Result<> BlockDevice::write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes) {
-  if (info().has_write_zeroes) return one(Op::kWriteZeroes, offset_bytes, length_bytes);
+  if (info().has_write_zeroes) {
+    return one({.op = Op::kWriteZeroes, .offset_bytes = offset_bytes, .length_bytes = length_bytes});
+  }
   const std::uint64_t piece = std::min<std::uint64_t>(length_bytes, info().max_transfer_bytes);
   if (piece == 0) return {};
   const std::size_t alignment = std::max<std::size_t>(info().block_bytes, kPageBytes);

@@ -54,10 +54,10 @@ struct Request {
   bool fua = false;  // write: durable on completion; only where has_fua
   std::uint64_t offset_bytes = 0;
   std::uint64_t length_bytes = 0;  // discard and write-zeroes; otherwise the sum of the segments
-  std::span<const IoSegment> segments;
+  std::span<const IoSegment> segments = {};
   runtime::Completion* completion = nullptr;
   // Set before completion: ok, or kNoSpace, or kIo with the device's words.
-  Result<> status;
+  Result<> status = {};
   // For the implementation's use while in flight.
   void* driver_private[8] = {};
   Request* next = nullptr;
@@ -84,13 +84,15 @@ class BlockDevice {
   // after all parts have ended. write_zeroes() writes zeroes itself where the device cannot.
   Result<> read(std::uint64_t offset_bytes, MutableBytes out);
   Result<> write(std::uint64_t offset_bytes, Bytes data);
+  // One write that is durable when it returns (fua): only where has_fua, at most max_transfer_bytes.
+  Result<> write_durable(std::uint64_t offset_bytes, Bytes data);
   Result<> flush();
   Result<> discard(std::uint64_t offset_bytes, std::uint64_t length_bytes);
   Result<> write_zeroes(std::uint64_t offset_bytes, std::uint64_t length_bytes);
 
  private:
   Result<> transfer(Op op, std::uint64_t offset_bytes, std::byte* data, std::uint64_t bytes);
-  Result<> one(Op op, std::uint64_t offset_bytes, std::uint64_t length_bytes);
+  Result<> one(Request request);
 };
 
 struct OpenOptions {

@@ -20,22 +20,6 @@ class DeviceLimits : public FileDevice {};
 
 INSTANTIATE_TEST_SUITE_P(Ways, DeviceLimits, testing::Values("on", "off"));
 
-Result<> write_fua(BlockDevice& device, std::uint64_t at, Bytes data) {
-  IoSegment segment{const_cast<std::byte*>(data.data()), data.size()};
-  runtime::Completion completion;
-  Request request;
-  request.op = Op::kWrite;
-  request.fua = true;
-  request.offset_bytes = at;
-  request.segments = {&segment, 1};
-  request.completion = &completion;
-  Request* const batch[] = {&request};
-  completion.add();
-  device.submit(batch);
-  completion.wait();
-  return std::move(request.status);
-}
-
 // A sparse file on a small filesystem: the device looks large until its blocks are wanted.
 TEST_P(DeviceLimits, AFullFilesystemIsNoSpace) {
   bool mounted = false;
@@ -73,12 +57,12 @@ TEST_P(DeviceLimits, AWriteThatEndsEarlyFailsWithTheErrorOfItsRest) {
       for (const std::uint64_t fits : {16_KiB, 0_KiB}) {
         const rlimit limit{1_MiB + fits, before.rlim_max};
         ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-        const Result<> result = fua ? write_fua(*device, 1_MiB, data.all()) : device->write(1_MiB, data.all());
+        const Result<> result = fua ? device->write_durable(1_MiB, data.all()) : device->write(1_MiB, data.all());
         ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
         EXPECT_TRUE(result.failed_with(Code::kNoSpace)) << fua << fits;
         ASSERT_TRUE(device->read(1_MiB, read.all()));
         EXPECT_EQ(std::memcmp(read.all().data(), data.all().data(), fits), 0);
-        EXPECT_TRUE(write_fua(*device, 1_MiB, data.all()));
+        EXPECT_TRUE(device->write_durable(1_MiB, data.all()));
       }
     }
   });

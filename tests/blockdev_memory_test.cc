@@ -45,19 +45,7 @@ Result<> put(BlockDevice& device, std::uint64_t at, int value, std::size_t bytes
 
 Result<> put_fua(BlockDevice& device, std::uint64_t at, int value) {
   Block block(value);
-  const IoSegment segment{block.all().data(), 4096};
-  runtime::Completion completion;
-  Request request;
-  request.op = Op::kWrite;
-  request.fua = true;
-  request.offset_bytes = at;
-  request.segments = {&segment, 1};
-  request.completion = &completion;
-  Request* const batch[] = {&request};
-  completion.add();
-  device.submit(batch);
-  completion.wait();
-  return std::move(request.status);
+  return device.write_durable(at, block.all());
 }
 
 TEST(MemoryDevice, ReadsBackAndCounts) {

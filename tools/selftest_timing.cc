@@ -63,7 +63,7 @@ class Timing {
         return device_.flush();
       }));
     }
-    if (device_.info().has_fua) TRY(measure("write_4k_fua", 0, nothing, [&] { return write_fua(place(kPageBytes)); }));
+    if (device_.info().has_fua) TRY(measure("write_4k_fua", 0, nothing, [&] { return device_.write_durable(place(kPageBytes), buffer_.span().first(kPageBytes)); }));
     TRY(measure("write_4m", kSequentialBytes, flush_some, [&] { return device_.write(place(kSequentialBytes), buffer_.span()); }));
     TRY(measure("read_4m", kSequentialBytes, nothing, [&] { return device_.read(place(kSequentialBytes), buffer_.span()); }));
     judge_flush();
@@ -72,22 +72,6 @@ class Timing {
 
  private:
   std::uint64_t place(std::uint64_t bytes) { return prng_.below(plan_.tested_bytes / bytes) * bytes; }
-
-  Result<> write_fua(std::uint64_t offset) {
-    runtime::Completion completion;
-    const blockdev::IoSegment segment{buffer_.data(), kPageBytes};
-    blockdev::Request request;
-    request.op = blockdev::Op::kWrite;
-    request.fua = true;
-    request.offset_bytes = offset;
-    request.segments = {&segment, 1};
-    request.completion = &completion;
-    blockdev::Request* const batch[] = {&request};
-    completion.add();
-    device_.submit(batch);
-    completion.wait();
-    return std::move(request.status);
-  }
 
   void judge_flush() {
     if (!device_.info().has_flush) {

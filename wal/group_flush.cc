@@ -2,7 +2,6 @@
 #include "wal/group_flush.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <mutex>
 
@@ -174,22 +173,11 @@ Result<> GroupFlush::put_on_device(std::uint64_t position, std::uint64_t bytes) 
     stats_.written_bytes += bytes;
     ++stats_.flushes;
   }
-  if (info.has_fua && bytes <= info.max_transfer_bytes) {
-    const std::array segments{blockdev::IoSegment{staging_.get(), static_cast<std::uint32_t>(bytes)}};
-    runtime::Completion completion;
-    completion.add();
-    blockdev::Request request;
-    request.op = blockdev::Op::kWrite;
-    request.fua = !planted(Bug::kAckBeforeFlush);
-    request.offset_bytes = offset;
-    request.segments = segments;
-    request.completion = &completion;
-    blockdev::Request* const requests[] = {&request};
-    device_.submit(requests);
-    completion.wait();
-    return std::move(request.status);
+  const Bytes batch(staging_.get(), bytes);
+  if (info.has_fua && bytes <= info.max_transfer_bytes && !planted(Bug::kAckBeforeFlush)) {
+    return device_.write_durable(offset, batch);
   }
-  TRY(device_.write(offset, Bytes(staging_.get(), bytes)));
+  TRY(device_.write(offset, batch));
   if (planted(Bug::kAckBeforeFlush) || (planted(Bug::kLogFlushRetried) && device_.flush())) return {};
   if (info.has_flush) TRY(device_.flush());
   return {};
