@@ -40,10 +40,6 @@ class Platform {
   virtual std::uint32_t cpu_count() = 0;
   // How many threads there can be at once: bare no more than CPUs.
   virtual std::uint32_t max_threads() = 0;
-  // Binds the calling thread to the i-th of the CPUs that the process may use, if the cores take all of them; else does
-  // nothing. unpin_thread() takes that back.
-  virtual void pin_thread(std::uint32_t i, std::uint32_t core_count) = 0;
-  virtual void unpin_thread() = 0;
 };
 
 // Hosted or bare, decided at the first call.

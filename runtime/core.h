@@ -150,10 +150,10 @@ std::int64_t wall_clock_us();  // microseconds since 1970-01-01 UTC
 void random_bytes(MutableBytes out);
 std::uint64_t random_u64();
 
-// The set of cores that serve: core 0 is the thread that calls run().
+// The set of cores that serve: core 0 is the thread that calls run(). Threads are not pinned: a pinned one that shares its
+// CPU with another program cannot move to an idle one (redis-benchmark on the same two CPUs: 0.74 of the GETs).
 struct RuntimeOptions {
   std::uint32_t core_count = 1;  // bare at most the machine's CPUs
-  bool pin_threads = true;       // where there are as many cores as CPUs
 };
 
 class Runtime {

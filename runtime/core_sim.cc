@@ -25,8 +25,6 @@ class SimPlatform final : public Platform {
   }
   std::uint32_t cpu_count() override { return options_.core_count; }
   std::uint32_t max_threads() override { return options_.core_count; }
-  void pin_thread(std::uint32_t, std::uint32_t) override {}
-  void unpin_thread() override {}
 
   void advance_to(TimeNs time) { now_ = std::max(now_, time); }
   void shift_wall(std::int64_t by_us) { wall_shift_us_ += by_us; }

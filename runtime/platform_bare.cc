@@ -55,8 +55,6 @@ class BarePlatform final : public Platform {
   void random_bytes(MutableBytes out) override { kernel::random_fill(out); }
   std::uint32_t cpu_count() override { return kernel::cpu_count(); }
   std::uint32_t max_threads() override { return kernel::cpu_count(); }
-  void pin_thread(std::uint32_t, std::uint32_t) override {}  // threads never migrate
-  void unpin_thread() override {}
 };
 
 }  // namespace

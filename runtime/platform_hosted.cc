@@ -41,21 +41,6 @@ class HostedPlatform final : public Platform {
 
   std::uint32_t max_threads() override { return Core::kMaxCores; }
 
-  void pin_thread(std::uint32_t i, std::uint32_t core_count) override {
-    // A smaller program is better placed by Linux, beside whatever else runs.
-    if (core_count != cpu_count()) return;
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-      if (!CPU_ISSET(cpu, &allowed_) || i-- > 0) continue;
-      cpu_set_t one;
-      CPU_ZERO(&one);
-      CPU_SET(cpu, &one);
-      sched_setaffinity(0, sizeof one, &one);
-      return;
-    }
-  }
-
-  void unpin_thread() override { sched_setaffinity(0, sizeof allowed_, &allowed_); }
-
  private:
   cpu_set_t allowed_{};
 };

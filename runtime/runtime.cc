@@ -43,7 +43,7 @@ class ThreadedRuntime final : public Runtime {
   }
 
   Result<> start() {
-    for (std::uint32_t i = 1; i < options_.core_count; ++i) TRY(start_one(i));
+    for (std::uint32_t i = 1; i < options_.core_count; ++i) TRY(start_one());
     return {};
   }
 
@@ -58,12 +58,12 @@ class ThreadedRuntime final : public Runtime {
   }
 
  private:
-  Result<> start_one(std::uint32_t i) {
+  Result<> start_one() {
     threads_.push_back(std::make_unique<ServedThread>());
     ServedThread& served = *threads_.back();
     looping_.fetch_add(1, std::memory_order_relaxed);
     try {
-      served.thread = std::thread([this, &served, i] { serve(served, i); });
+      served.thread = std::thread([this, &served] { serve(served); });
     } catch (const std::system_error& refused) {
       looping_.fetch_sub(1, std::memory_order_relaxed);
       return Error(Code::kOutOfMemory, std::string("a thread for another core: ") + refused.what());
@@ -74,9 +74,8 @@ class ThreadedRuntime final : public Runtime {
     return {};
   }
 
-  void serve(ServedThread& served, std::uint32_t i) {
+  void serve(ServedThread& served) {
     Platform& platform = process_platform();
-    if (options_.pin_threads) platform.pin_thread(i, options_.core_count);
     Result<Core*> core = CoreInternals::attach(platform, true);
     if (core) {
       served.core = *core;
@@ -126,10 +125,8 @@ Result<int> Runtime::run(RuntimeOptions options, std::move_only_function<int(Run
   if (first.stats().fibers_alive > 0) {
     return Error(Code::kInvalidArgument, "the calling thread has fibers of its own: start the runtime from another");
   }
-  if (options.pin_threads) process_platform().pin_thread(0, options.core_count);
   Result<int> result = run_on(first, options, std::move(main));
   CoreInternals::detach(first);
-  if (options.pin_threads) process_platform().unpin_thread();
   return result;
 }
 

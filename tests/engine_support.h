@@ -51,7 +51,7 @@ inline std::unique_ptr<blockdev::MemoryDevice> blank_disk(std::uint64_t size_byt
 
 // Runs the body as a fiber on `cores` cores.
 inline void on_cores(std::uint32_t cores, std::move_only_function<void(runtime::Runtime&)> body) {
-  auto done = runtime::Runtime::run({.core_count = cores, .pin_threads = false}, [&](runtime::Runtime& rt) {
+  auto done = runtime::Runtime::run({.core_count = cores}, [&](runtime::Runtime& rt) {
     body(rt);
     return 0;
   });

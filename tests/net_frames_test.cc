@@ -162,7 +162,7 @@ class Frames : public ::testing::Test {
   PeerTimeouts peers_;
 
   void run(std::move_only_function<void(Stack&, Wire&)> body) {
-    auto result = runtime::Runtime::run({.core_count = 1, .pin_threads = false}, [&](runtime::Runtime&) {
+    auto result = runtime::Runtime::run({.core_count = 1}, [&](runtime::Runtime&) {
       Wire wire;
       const StackOptions options{.peers = peers_, .address = "10.9.0.2/24", .memory_limit_bytes = 1 << 20};
       {

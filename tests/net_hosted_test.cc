@@ -27,7 +27,7 @@ class Hosted : public ::testing::Test {
   }
 
   static void run(std::uint32_t cores, std::move_only_function<void(runtime::Runtime&)> body) {
-    auto result = runtime::Runtime::run({.core_count = cores, .pin_threads = false}, [&](runtime::Runtime& runtime) {
+    auto result = runtime::Runtime::run({.core_count = cores}, [&](runtime::Runtime& runtime) {
       EXPECT_TRUE(start({}));
       body(runtime);
       stop();

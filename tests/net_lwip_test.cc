@@ -19,7 +19,7 @@ constexpr runtime::TimeNs kPatience = 20'000 * kMs;
 
 void on_stack(const StackOptions& options, const Loopback::Faults& faults,
               std::move_only_function<void(runtime::Runtime&, Stack&)> body) {
-  auto result = runtime::Runtime::run({.core_count = 2, .pin_threads = false}, [&](runtime::Runtime& runtime) {
+  auto result = runtime::Runtime::run({.core_count = 2}, [&](runtime::Runtime& runtime) {
     Stack stack(nullptr, options, faults);
     body(runtime, stack);
     return 0;

@@ -17,7 +17,7 @@ constexpr runtime::TimeNs kMs = 1'000'000;
 
 // Runs as the main fiber of a runtime.
 void on_runtime(std::uint32_t cores, std::move_only_function<void(runtime::Runtime&)> body) {
-  auto result = runtime::Runtime::run({.core_count = cores, .pin_threads = false}, [&](runtime::Runtime& runtime) {
+  auto result = runtime::Runtime::run({.core_count = cores}, [&](runtime::Runtime& runtime) {
     body(runtime);
     return 0;
   });

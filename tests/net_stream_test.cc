@@ -29,7 +29,7 @@ enum class Kind { kPlatform, kLwip };
 class Stream : public testing::TestWithParam<Kind> {
  protected:
   void run(std::uint32_t cores, std::move_only_function<void(runtime::Runtime&, Network&)> body) {
-    auto result = runtime::Runtime::run({.core_count = cores, .pin_threads = false}, [&](runtime::Runtime& runtime) {
+    auto result = runtime::Runtime::run({.core_count = cores}, [&](runtime::Runtime& runtime) {
       if (GetParam() == Kind::kPlatform) on_platform(runtime, body);
       else on_lwip(runtime, body);
       return 0;

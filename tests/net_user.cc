@@ -10,7 +10,7 @@ using namespace kelda;
 
 int main(int argc, char** argv) {
   if (argc != 4) return 2;
-  auto result = runtime::Runtime::run({.core_count = 1, .pin_threads = false}, [&](runtime::Runtime&) {
+  auto result = runtime::Runtime::run({.core_count = 1}, [&](runtime::Runtime&) {
     net::UserNetworkOptions options;
     options.frame_socket = std::atoi(argv[1]);
     options.listen = argv[2];

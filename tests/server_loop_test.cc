@@ -51,7 +51,7 @@ class Peer {
 void with_server(std::uint32_t cores, const ServerOptions& options,
                  std::function<void(Server&, net::PipeListener&, MemoryDatabase&)> body, std::function<void()> at_end = {}) {
   const auto status =
-      runtime::Runtime::run({.core_count = cores, .pin_threads = false}, [&](runtime::Runtime& runtime) {
+      runtime::Runtime::run({.core_count = cores}, [&](runtime::Runtime& runtime) {
         MemoryDatabase database;
         net::PipeListener listener("test:6379", runtime.core_count());
         Server server(database, options);

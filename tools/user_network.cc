@@ -9,7 +9,7 @@
 namespace kelda::tools {
 
 int user_network(const UserNetworkCommand& options) {
-  auto result = runtime::Runtime::run({.core_count = 1, .pin_threads = false}, [&](runtime::Runtime&) {
+  auto result = runtime::Runtime::run({.core_count = 1}, [&](runtime::Runtime&) {
     Result<> served;
     if (auto started = net::start({}); !started) served = std::move(started).error();
     if (served) served = net::serve_user_network({options.frames, options.listen, options.port});
