@@ -61,6 +61,27 @@ TEST(WalFlush, ManyFibersOnTwoCoresShareFlushes) {
   EXPECT_EQ((*db)->log->count_of(kTree), std::int64_t{2} * kFibers * kCommits);
 }
 
+TEST(WalFlush, FibersThatAreReadyTogetherShareOneFlush) {
+  auto disk = new_disk({.size_bytes = 32_MiB, .has_fua = false});
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  ASSERT_OK((*db)->pages->format(PageId{1}));
+  const auto before = (*db)->log->stats();
+  runtime::Completion all;
+  for (std::uint32_t i = 0; i < 8; ++i) {
+    all.add();
+    ASSERT_TRUE(runtime::Core::current().spawn([&, i] {
+      TxnLog txn;
+      (*db)->log->begin(txn);
+      EXPECT_TRUE((*db)->pages->add(txn, {PageId{1}, i}, 1).has_value());
+      EXPECT_TRUE((*db)->pages->commit_durably(txn).has_value());
+      all.done();
+    }).has_value());
+  }
+  all.wait();
+  EXPECT_EQ((*db)->log->stats().flushes - before.flushes, 1U);
+}
+
 TEST(WalFlush, AFailedFlushEndsAcknowledgingForGood) {
   for (const Op op : {Op::kWrite, Op::kFlush}) {
     auto disk = new_disk({.size_bytes = 32_MiB, .has_fua = false});

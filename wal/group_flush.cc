@@ -99,6 +99,8 @@ Result<> GroupFlush::wait(Lsn lsn) {
 }
 
 void GroupFlush::lead() {
+  // Fibers of this core that are ready come along, instead of waiting for the batch after this one.
+  runtime::Core::current().yield();
   const Batch batch = collect();
   Result<> outcome;
   if (batch.header.record_count > 0) outcome = write(batch);
