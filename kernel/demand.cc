@@ -25,13 +25,7 @@ constinit VirtAddr g_array = 0;
 constinit VirtAddr g_break = kHeapBase;
 constinit VirtAddr g_first_gap = kMmapBase;  // no gap lies below
 
-// Makes the stack below us present. Callers run on the program's stacks, which are demand-zero memory themselves: a first
-// touch of the next page under the area lock would wait for that lock for ever.
-[[gnu::noinline]] void touch_stack() {
-  constexpr std::size_t kDeepestBytes = 4096;  // what is called under the lock needs less
-  auto* below = static_cast<volatile char*>(__builtin_frame_address(0)) - kDeepestBytes;
-  *below = 0;
-}
+constexpr std::size_t kDeepestBytes = 4096;  // the stack that is used under the area lock is less
 
 // Holds the area lock with interrupts off. A CPU that waits for it passes generations, so that tlb_force() under the
 // lock ends.
@@ -39,7 +33,7 @@ class AreaGuard {
  public:
   enum class Stack { kOfProgram, kOfTrap };
   explicit AreaGuard(Stack stack = Stack::kOfProgram) {
-    if (stack == Stack::kOfProgram) touch_stack();
+    if (stack == Stack::kOfProgram) touch_stack<kDeepestBytes>();
     while (!g_lock.try_lock()) {
       tlb_pass();
       pause();

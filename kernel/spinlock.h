@@ -6,11 +6,20 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 
 #include "kernel/cpu.h"
 #include "kernel/machine.h"
 
 namespace kelda::kernel {
+
+// Makes the stack below us present. The kernel runs on its callers' stacks, which are demand-zero memory themselves: a
+// first touch of the next page under a lock that the page fault needs would wait for that lock for ever.
+template <std::size_t kBytes>
+[[gnu::noinline]] void touch_stack() {
+  auto* below = static_cast<volatile char*>(__builtin_frame_address(0)) - kBytes;
+  *below = 0;
+}
 
 class SpinLock {
  public:
@@ -31,12 +40,16 @@ class SpinLock {
 // Holds a lock with interrupts masked, for the scope.
 class LockGuard {
  public:
-  explicit LockGuard(SpinLock& lock) : lock_(lock) { lock_.lock(); }
+  explicit LockGuard(SpinLock& lock) : lock_(lock) {
+    touch_stack<kDeepestBytes>();
+    lock_.lock();
+  }
   ~LockGuard() { lock_.unlock(); }
   LockGuard(const LockGuard&) = delete;
   LockGuard& operator=(const LockGuard&) = delete;
 
  private:
+  static constexpr std::size_t kDeepestBytes = 1024;  // the stack that is used under any of these locks is less
   InterruptsOff off_;
   SpinLock& lock_;
 };

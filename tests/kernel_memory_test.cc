@@ -104,7 +104,6 @@ TEST_F(KernelMemory, AThousandGuardedStacks) {
   EXPECT_GE(free_pages() + 64, before) << "only tables and the list's own pages may stay";
 }
 
-// Those of interrupts and exceptions, and those on which CPUs idle; and the one that the machine was started on.
 // Runs the function with its stack pointer at `top`, a multiple of 16.
 void call_on_stack(std::byte* top, void (*function)()) {
   asm volatile("mov %%rsp, %%rbx\n\tmov %0, %%rsp\n\tcall *%1\n\tmov %%rbx, %%rsp"
@@ -130,6 +129,25 @@ TEST_F(KernelMemory, CallsMayComeFromTheLastBytesOfAStackPage) {
   }
 }
 
+// The same for the lock of the frames, which a page fault needs as well.
+TEST_F(KernelMemory, FramesMayBeTakenFromTheLastBytesOfAStackPage) {
+  constexpr std::size_t kPages = 8;
+  static bool taken;
+  for (std::size_t used = 0; used < kPageBytes; used += 16) {
+    std::byte* const stack = map_pages(kPages);
+    ASSERT_NE(stack, nullptr);
+    taken = false;
+    call_on_stack(stack + kPages * kPageBytes - used, [] {
+      const auto frame = alloc_frames_contiguous(1, kPageBytes);
+      taken = frame.has_value();
+      if (taken) free_frames_contiguous(*frame, 1);
+    });
+    ASSERT_TRUE(taken) << used;
+    ASSERT_EQ(munmap(stack, kPages * kPageBytes), 0);
+  }
+}
+
+// Those of interrupts and exceptions, and those on which CPUs idle; and the one that the machine was started on.
 TEST_F(KernelMemory, EveryStackOfTheKernelHasAGuard) {
   const auto at = [](std::uint64_t address) { return reinterpret_cast<const void*>(address); };
   for (std::uint32_t cpu = 0; cpu < cpu_count(); ++cpu) {
