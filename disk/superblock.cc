@@ -16,13 +16,19 @@
 
 namespace kelda::disk {
 
-void seal_superblock(SuperblockBytes& bytes, unsigned copy) {
-  bytes.checksum = checksum64({reinterpret_cast<const std::byte*>(&bytes), offsetof(SuperblockBytes, checksum)}, copy);
+namespace {
+
+std::uint64_t checksum_of(SuperblockBytes bytes, unsigned copy) {
+  bytes.checksum = 0;
+  return checksum64({reinterpret_cast<const std::byte*>(&bytes), sizeof bytes}, copy);
 }
 
+}  // namespace
+
+void seal_superblock(SuperblockBytes& bytes, unsigned copy) { bytes.checksum = checksum_of(bytes, copy); }
+
 bool superblock_verifies(const SuperblockBytes& bytes, unsigned copy) {
-  return bytes.magic == kSuperblockMagic &&
-         bytes.checksum == checksum64({reinterpret_cast<const std::byte*>(&bytes), offsetof(SuperblockBytes, checksum)}, copy);
+  return bytes.magic == kSuperblockMagic && bytes.checksum == checksum_of(bytes, copy);
 }
 
 Superblock SuperblockCodec::decode(const SuperblockBytes& bytes) {
@@ -110,16 +116,6 @@ Result<bool> last_mib_is_zero(blockdev::BlockDevice& device) {
   return all_zero(buffer.span());
 }
 
-// The first write of a formatting, copy 1 with sequence 1, of which a power cut left its first sector or its last: nothing
-// lies on such a disk yet.
-bool is_torn_first_copy(Bytes page) {
-  SuperblockBytes bytes;
-  std::memcpy(&bytes, page.data(), sizeof bytes);
-  if (all_zero(page.first(offsetof(SuperblockBytes, checksum)))) return true;
-  const Bytes unused = page.subspan(offsetof(SuperblockBytes, zero));
-  return bytes.magic == kSuperblockMagic && bytes.sequence == 1 && all_zero(unused);
-}
-
 // No copy verifies: what is it then?
 Error judge_unrecognised(blockdev::BlockDevice& device) {
   const blockdev::DeviceInfo& info = device.info();
@@ -128,9 +124,6 @@ Error judge_unrecognised(blockdev::BlockDevice& device) {
   AlignedBuffer buffer(head);
   if (Result<> read = device.read(0, buffer.span().first(head)); !read) return std::move(read).error();
   const Bytes start = buffer.span().first(head);
-  if (head == 1_MiB && is_torn_first_copy(start.subspan(kSuperblockCopyOffsets[1], kPageBytes))) {
-    std::memset(buffer.data() + kSuperblockCopyOffsets[1], 0, kPageBytes);
-  }
   for (std::uint64_t offset : kSuperblockCopyOffsets) {
     std::uint64_t magic = 0;
     if (offset + sizeof magic <= start.size()) std::memcpy(&magic, start.data() + offset, sizeof magic);

@@ -20,7 +20,10 @@
 //    136 flags             bit 0: shut down cleanly
 //    144 formatted_at_us   microseconds since 1970-01-01 UTC
 //    152 zero
-//   4088 checksum          XXH3 of bytes 0..4087, seeded with the copy's index
+//    504 checksum          XXH3 of the page with this field as zero, seeded with the copy's index
+//    512 zero
+//
+// All that changes lies in the first 512 bytes, which a disk writes whole or not at all: a power cut tears no copy.
 #pragma once
 
 #include <cstddef>
@@ -47,14 +50,15 @@ struct SuperblockBytes {
   std::uint64_t batch_sequence;
   std::uint64_t flags;
   std::int64_t formatted_at_us;
-  std::uint8_t zero[4088 - 152];
+  std::uint8_t zero[504 - 152];
   std::uint64_t checksum;
+  std::uint8_t zero_sectors[kPageBytes - 512];
 };
 static_assert(sizeof(SuperblockBytes) == kPageBytes);
 static_assert(offsetof(SuperblockBytes, uuid) == 32 && offsetof(SuperblockBytes, device_bytes) == 48);
 static_assert(offsetof(SuperblockBytes, pages_offset) == 88 && offsetof(SuperblockBytes, sequence) == 104);
 static_assert(offsetof(SuperblockBytes, redo_lsn) == 112 && offsetof(SuperblockBytes, flags) == 136);
-static_assert(offsetof(SuperblockBytes, zero) == 152 && offsetof(SuperblockBytes, checksum) == 4088);
+static_assert(offsetof(SuperblockBytes, zero) == 152 && offsetof(SuperblockBytes, checksum) == 504);
 
 inline constexpr std::uint64_t kSuperblockMagic = 0x4b53'4441'444c'454bull;  // "KELDADSK"
 inline constexpr std::uint64_t kSuperblockCleanFlag = 1;

@@ -250,6 +250,27 @@ void for_each_outcome(MemoryDevice& device, FunctionRef<void(MemoryDevice&)> vis
   }
 }
 
+TEST(Superblock, APowerCutTearsNoCopy) {
+  MemoryDevice device = device_of(16_MiB);
+  Result<Superblock> superblock = Superblock::format(device, {});
+  ASSERT_TRUE(superblock);
+  for (std::uint64_t lsn = 2; lsn < 4; ++lsn) {
+    auto cut = device.snapshot(Survival::kAll);
+    cut->set_plan({.crash_after_ops = 1});  // the write, and not its flush
+    Superblock next = *superblock;
+    EXPECT_FALSE(next.write_checkpoint(*cut, {Lsn(lsn), lsn * 4096, lsn, false}));
+    std::size_t outcomes = 0;
+    for_each_outcome(*cut, [&](MemoryDevice& rebooted) {
+      ++outcomes;
+      const Result<Superblock> read = Superblock::read(rebooted);
+      ASSERT_TRUE(read);
+      EXPECT_EQ(read->valid_copies(), 2u);
+    });
+    EXPECT_GT(outcomes, 7u);
+    ASSERT_TRUE(superblock->write_checkpoint(device, {Lsn(lsn), lsn * 4096, lsn, false}));
+  }
+}
+
 TEST(Superblock, AFormattingThatWasCutOffCanBeginAgain) {
   for (std::uint64_t crash_at = 0, survived = 0; survived == 0; ++crash_at) {
     MemoryDevice device({.size_bytes = 16_MiB, .name = "test-disk"}, {.crash_after_ops = crash_at});

@@ -46,7 +46,8 @@ def edit_superblock(disk, offset, data):
             file.seek(place)
             block = bytearray(file.read(4096))
             block[offset:offset + len(data)] = data
-            block[4088:] = struct.pack("<Q", xxh3(block[:4088], copy))
+            block[504:512] = bytes(8)
+            block[504:512] = struct.pack("<Q", xxh3(block, copy))
             file.seek(place)
             file.write(block)
 
