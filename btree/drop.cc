@@ -64,7 +64,7 @@ class DropStep {
                                               1, mode_.undo_room));
       TRY(space.prepare());
       auto guard = TRY(ExclusiveGuard::take(env_.pool, page));
-      if (!space.try_latch()) {
+      if (!TRY(space.try_latch())) {
         guard.release();
         after_restart(attempt);
         continue;
@@ -142,7 +142,7 @@ Result<> free_pages_step(const TreeEnv& env, wal::TxnLog* txn, Lsn undo_next, st
     auto reservation = TRY(env.log.reserve(txn, 64 + space.payload_bytes() + space.map_count() * wal::kChangeOverheadBytes, 1,
                                            mode.undo_room));
     TRY(space.prepare());
-    if (!space.try_latch()) {
+    if (!TRY(space.try_latch())) {
       after_restart(attempt);
       continue;
     }

@@ -63,7 +63,7 @@ Result<> work_off(const TreeEnv& env, Bytes key, std::span<const PageId> pages) 
     auto leaf = bufferpool::ExclusiveGuard::adopt(env.pool, path.node.page);
     const Position at = lower_bound(NodeView(leaf.data()), key);
     if (!at.exact) return {};
-    if (!space.try_latch()) continue;
+    if (!TRY(space.try_latch())) continue;
     Writer<2> slot;
     slot.number(static_cast<std::uint16_t>(at.slot));
     std::vector<wal::PageChange> changes{{leaf.page(), static_cast<std::uint8_t>(PageOp::kRemoveCell), slot.bytes(), {}, {}}};

@@ -56,7 +56,7 @@ Result<> write_parts(const TreeEnv& env, TreeTxn& txn, std::span<const PagePart>
     TRY(env.pool.reserve_frames(parts.size()));
     // The map first, though it comes last in the latch order: nobody else can want the fresh pages, and only one fiber a
     // map then holds several frames while it waits for more.
-    if (!space.try_latch()) {
+    if (!TRY(space.try_latch())) {
       after_restart(attempt);
       continue;
     }

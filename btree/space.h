@@ -75,7 +75,8 @@ class SpaceStep {
   // Makes the map pages resident. No latch held.
   Result<> prepare();
   // Latches the maps, ascending, after all tree and overflow pages. False: a map went away; release all, start again.
-  bool try_latch();
+  // kCorrupt: a page to be freed is not in use. Tree and map cannot both be right then (the disk lost a write of one of them).
+  Result<bool> try_latch();
   // Appends the changes to a record's; they refer to this object.
   void add_to(std::vector<wal::PageChange>& changes) const;
   std::size_t payload_bytes() const { return runs_.size() * sizeof(std::uint16_t); }
@@ -88,10 +89,12 @@ class SpaceStep {
     PageId page;
     std::size_t begin, end;  // in runs_
   };
+  Result<> check_in_use();
   bufferpool::BufferPool& pool_;
   bool set_;
   std::vector<Map> maps_;
   std::vector<std::uint16_t> runs_;  // first bit, count, ...
+  PageId refused_ = kNoPage;         // a space map, or twice in `pages`: of a damaged tree
   std::vector<bufferpool::ExclusiveGuard> guards_;
 };
 

@@ -1,3 +1,4 @@
+#include "btree/descent.h"
 #include "btree/ops.h"
 #include "btree/space.h"
 #include "btree/space_map.h"
@@ -16,8 +17,8 @@ SpaceStep::SpaceStep(bufferpool::BufferPool& pool, std::span<const PageId> pages
   for (const PageId page : pages) {
     const PageId map = map_of(page);
     const auto bit = static_cast<std::uint16_t>(bit_of(page));
-    KELDA_ASSERT(bit != 0);
     const bool same_map = !maps_.empty() && maps_.back().page == map;
+    if (bit == 0 || (same_map && runs_[runs_.size() - 2] + runs_.back() > bit)) refused_ = page;
     if (same_map && runs_[runs_.size() - 2] + runs_.back() == bit) {
       ++runs_.back();
       continue;
@@ -41,7 +42,7 @@ Result<> SpaceStep::prepare() {
   return {};
 }
 
-bool SpaceStep::try_latch() {
+Result<bool> SpaceStep::try_latch() {
   for (const Map& map : maps_) {
     bool held = false;
     for (int i = 0; i < kLatchTries && !held; ++i) {
@@ -55,7 +56,27 @@ bool SpaceStep::try_latch() {
     }
     guards_.push_back(bufferpool::ExclusiveGuard::adopt(pool_, map.page));
   }
+  if (!set_) {
+    if (Result<> in_use = check_in_use(); !in_use) {
+      guards_.clear();
+      return std::move(in_use).error();
+    }
+  }
   return true;
+}
+
+Result<> SpaceStep::check_in_use() {
+  if (refused_ != kNoPage) return corrupt_page(refused_, "it cannot be freed: it is a space map, or referred to twice");
+  for (std::size_t i = 0; i < maps_.size(); ++i) {
+    for (std::size_t run = maps_[i].begin; run < maps_[i].end; run += 2) {
+      for (unsigned bit = runs_[run]; bit < unsigned{runs_[run]} + runs_[run + 1]; ++bit) {
+        if (!test_bit(guards_[i].data(), bit)) {
+          return corrupt_page(PageId(maps_[i].page.value + bit), "a tree refers to it, but in the space map it is free");
+        }
+      }
+    }
+  }
+  return {};
 }
 
 void SpaceStep::add_to(std::vector<wal::PageChange>& changes) const {

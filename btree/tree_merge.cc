@@ -81,7 +81,7 @@ class MergeStep {
     ExclusiveGuard root = ExclusiveGuard::adopt(env_.pool, path_.node.page);
     if (!try_latch(env_, only)) return Outcome::kRestart;
     ExclusiveGuard child = ExclusiveGuard::adopt(env_.pool, only.page);
-    if (!space.try_latch()) return Outcome::kRestart;
+    if (!TRY(space.try_latch())) return Outcome::kRestart;
     const NodeView below(child.data());
     if (!below.lower().empty() || !below.upper().empty()) return corrupt_page(only.page, "its fences are not those of its parent");
     compact_node(child.data());
@@ -113,7 +113,7 @@ class MergeStep {
     ExclusiveGuard left = ExclusiveGuard::adopt(env_.pool, pair.left.page);
     if (!try_latch(env_, pair.right)) return Outcome::kRestart;
     ExclusiveGuard right = ExclusiveGuard::adopt(env_.pool, pair.right.page);
-    if (!space.try_latch()) return Outcome::kRestart;
+    if (!TRY(space.try_latch())) return Outcome::kRestart;
     if (!are_neighbours(NodeView(parent.data()), NodeView(left.data()), NodeView(right.data()), pair.right_index)) {
       return corrupt_page(pair.left.page, "its fences are not those of its neighbour and parent");
     }

@@ -81,7 +81,7 @@ class SplitStep {
       separator = split.separator;
       return Outcome::kParentFull;
     }
-    if (!space_.try_latch()) return Outcome::kRestart;
+    if (!TRY(space_.try_latch())) return Outcome::kRestart;
     if (parent) TRY(split_under(*parent, node, split));
     else TRY(split_root(node, split));
     claim_.keep();

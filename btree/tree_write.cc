@@ -94,7 +94,7 @@ Result<> make_root(const TreeEnv& env, wal::TxnLog* txn, TreeId id, PageId root,
     auto reservation = TRY(env.log.reserve(txn, 512 + undo.size()));
     TRY(space.prepare());
     TRY(env.pool.reserve_frames(1));
-    if (!space.try_latch()) {
+    if (!TRY(space.try_latch())) {
       after_restart(attempt);
       continue;
     }

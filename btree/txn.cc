@@ -28,7 +28,6 @@ Result<std::vector<PageId>> pages_to_free(const TreeEnv& env, const TreeTxn& txn
     pages.insert(pages.end(), value_pages.begin(), value_pages.end());
   }
   std::sort(pages.begin(), pages.end());
-  KELDA_ASSERT(std::adjacent_find(pages.begin(), pages.end()) == pages.end());
   return pages;
 }
 
@@ -38,7 +37,7 @@ Result<Lsn> append_commit(const TreeEnv& env, TreeTxn& txn, std::span<const Page
     auto reservation = TRY(env.log.reserve(&txn.log, 64 + space.payload_bytes() + space.map_count() * wal::kChangeOverheadBytes,
                                            1, true));
     TRY(space.prepare());
-    if (!space.try_latch()) {
+    if (!TRY(space.try_latch())) {
       after_restart(attempt);
       continue;
     }

@@ -3,6 +3,7 @@
 
 #include "btree/node_edit.h"
 #include "btree/sound_pages.h"
+#include "btree/space_map.h"
 #include "btree_harness.h"
 #include "disk/page_check.h"
 
@@ -119,6 +120,54 @@ TEST(BtreeDamage, FencesThatDisagreeEndScansAndChanges) {
   db = Db::open(*disk);
   ASSERT_OK(db);
   EXPECT_TRUE(count_backward(**db).failed_with(Code::kCorrupt));
+}
+
+// As when the disk lost the last write of the map, and the older one still verifies.
+void forget_in_map(MemoryDevice& disk, PageId page) {
+  const disk::Layout layout = disk::Superblock::read(disk)->layout();
+  alignas(kPageBytes) std::byte map[kPageBytes];
+  disk.peek(layout.offset_of(map_of(page)), map);
+  ASSERT_TRUE(test_bit(map, bit_of(page)));
+  change_bits(map, bit_of(page), 1, false);
+  disk::stamp_page(map_of(page), map, layout.checksum_seed());
+  disk.poke(layout.offset_of(map_of(page)), map);
+}
+
+// By removing a large value and by merging leaves.
+TEST(BtreeDamage, APageThatIsFreeInTheMapIsNotFreedAgain) {
+  auto disk = new_disk();
+  const std::string large(20'000, 'v');
+  {
+    auto db = Db::open(*disk);
+    ASSERT_OK(db);
+    Txn txn(**db);
+    for (unsigned i = 0; i < 100; ++i) ASSERT_OK((*db)->tree().put(txn.txn, as_bytes(key_of(i)), as_bytes(std::string(100, 'v'))));
+    ASSERT_OK((*db)->tree().put(txn.txn, as_bytes("large"), as_bytes(large)));
+    ASSERT_OK(txn.commit_durably());
+    ASSERT_OK((*db)->log->checkpoint(true));
+  }
+  const disk::Layout layout = disk::Superblock::read(*disk)->layout();
+  alignas(kPageBytes) std::byte page[kPageBytes];
+  for (std::uint64_t p = kFirstFreePage; p < layout.page_count; ++p) {
+    disk->peek(layout.offset_of(PageId(p)), page);
+    if (disk::page_verifies(PageId(p), page, layout.checksum_seed())) forget_in_map(*disk, PageId(p));
+  }
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  {
+    Txn txn(**db);
+    ASSERT_OK((*db)->tree().remove(txn.txn, as_bytes("large")));
+    EXPECT_TRUE(txn.commit_durably().failed_with(Code::kCorrupt));
+    ASSERT_OK(txn.roll_back());
+  }
+  Result<> outcome;
+  for (unsigned i = 0; i < 100 && outcome; ++i) {
+    Txn txn(**db);
+    if (auto removed = (*db)->tree().remove(txn.txn, as_bytes(key_of(i))); !removed) outcome = std::move(removed).error();
+    if (outcome) outcome = txn.commit_durably();
+    if (!outcome) ASSERT_OK(txn.roll_back());
+  }
+  EXPECT_TRUE(outcome.failed_with(Code::kCorrupt));
 }
 
 }  // namespace
