@@ -112,39 +112,34 @@ void call_on_stack(std::byte* top, void (*function)()) {
                : "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "memory", "cc");
 }
 
-// The kernel runs on its caller's stack, and the next page of that may be missing just then.
-TEST_F(KernelMemory, CallsMayComeFromTheLastBytesOfAStackPage) {
+// Calls `attempt`, which says whether it worked, from each place of a stack page below which none is present yet.
+void from_everywhere_on_a_stack_page(bool (*attempt)()) {
   constexpr std::size_t kPages = 8;
-  static bool mapped;
+  static bool (*attempted)();
+  static bool worked;
+  attempted = attempt;
   for (std::size_t used = 0; used < kPageBytes; used += 16) {
     std::byte* const stack = map_pages(kPages);
     ASSERT_NE(stack, nullptr);
-    mapped = false;
-    call_on_stack(stack + kPages * kPageBytes - used, [] {
-      std::byte* const memory = map_pages(1);
-      mapped = memory != nullptr && munmap(memory, kPageBytes) == 0;
-    });
-    ASSERT_TRUE(mapped) << used;
+    worked = false;
+    call_on_stack(stack + kPages * kPageBytes - used, [] { worked = attempted(); });
+    ASSERT_TRUE(worked) << used;
     ASSERT_EQ(munmap(stack, kPages * kPageBytes), 0);
   }
 }
 
-// The same for the lock of the frames, which a page fault needs as well.
-TEST_F(KernelMemory, FramesMayBeTakenFromTheLastBytesOfAStackPage) {
-  constexpr std::size_t kPages = 8;
-  static bool taken;
-  for (std::size_t used = 0; used < kPageBytes; used += 16) {
-    std::byte* const stack = map_pages(kPages);
-    ASSERT_NE(stack, nullptr);
-    taken = false;
-    call_on_stack(stack + kPages * kPageBytes - used, [] {
-      const auto frame = alloc_frames_contiguous(1, kPageBytes);
-      taken = frame.has_value();
-      if (taken) free_frames_contiguous(*frame, 1);
-    });
-    ASSERT_TRUE(taken) << used;
-    ASSERT_EQ(munmap(stack, kPages * kPageBytes), 0);
-  }
+// The kernel runs on its caller's stack, and the next page of that may be missing just then: under the lock of the areas,
+// and that of the frames, the page fault would wait for ever.
+TEST_F(KernelMemory, CallsMayComeFromTheLastBytesOfAStackPage) {
+  from_everywhere_on_a_stack_page([] {
+    std::byte* const memory = map_pages(1);
+    return memory != nullptr && munmap(memory, kPageBytes) == 0;
+  });
+  from_everywhere_on_a_stack_page([] {
+    const auto frame = alloc_frames_contiguous(1, kPageBytes);
+    if (frame) free_frames_contiguous(*frame, 1);
+    return frame.has_value();
+  });
 }
 
 // Those of interrupts and exceptions, and those on which CPUs idle; and the one that the machine was started on.
