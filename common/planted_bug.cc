@@ -57,6 +57,8 @@ constexpr std::array kNames = std::to_array<std::string_view>({
     "drop_forgotten",
     "reply_before_durable",
     "multi_in_pieces",
+    "exec_ignores_watch",
+    "watch_looked_at_too_early",
     "watch_misses_removal",
     "expired_key_visible",
 });

@@ -66,6 +66,8 @@ enum class Bug : std::uint8_t {
   // server/
   kReplyBeforeDurable,       // a reply does not wait for the log
   kMultiInPieces,            // EXEC commits command by command
+  kExecIgnoresWatch,         // EXEC does not look at WATCH
+  kWatchLookedAtTooEarly,    // EXEC looks at WATCH before it has its locks
   kWatchMissesRemoval,       // WATCH does not see that a key was removed
   kExpiredKeyVisible,        // an expired key is still read
   kCount,                    // none of them

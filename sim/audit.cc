@@ -3,6 +3,7 @@
 #include <map>
 
 #include "engine/check.h"
+#include "sim/transactor.h"
 
 namespace kelda::sim {
 
@@ -21,6 +22,7 @@ class Auditor {
   Result<> run() {
     TRY(read_registers());
     TRY(read_shared());
+    TRY(read_transactional());
     if (!world_.damaged) TRY(look_for_strangers());
     return {};
   }
@@ -78,6 +80,27 @@ class Auditor {
     if (!world_.writes_lost) world_.bank.judge(world_.bank.epoch(), reply, world_.trace);
     world_.bank.settle(reply);
     for (std::size_t i = 0; i < reply.items.size(); ++i) expect(world_.bank.keys()[i], reply.items[i]);
+    return {};
+  }
+
+  // What was under way has happened or not.
+  Result<> read_transactional() {
+    Isolation& isolation = world_.isolation;
+    isolation.recorder.settle();
+    Transactor reader(isolation, 0);
+    for (std::uint64_t round = 0; round <= isolation.round(); ++round) {
+      const auto read = reader.read_round(round);
+      std::string request;
+      read->begin(request);
+      const runtime::TimeNs deadline_ns = runtime::now_ns() + kPatienceNs;
+      TRY(resp_.send(request, deadline_ns));
+      const Reply reply = TRY(resp_.receive(deadline_ns));
+      if (!TRY(usable(reply))) continue;
+      (void)read->answered({&reply, 1});
+      const auto keys = Isolation::keys_of(round);
+      for (std::size_t i = 0; i < keys.size() && i < reply.items.size(); ++i)
+        expect(Isolation::name(keys[i]), reply.items[i]);
+    }
     return {};
   }
 

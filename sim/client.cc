@@ -17,7 +17,9 @@ void sleep_for(runtime::TimeNs duration_ns) {
 }  // namespace
 
 SimClient::SimClient(World& world, std::uint32_t number)
-    : world_(world), number_(number), dice_(world.config.seed * 7919 + number) {}
+    : world_(world), number_(number), dice_(world.config.seed * 7919 + number) {
+  if (number >= world.config.clients) transactor_.emplace(world.isolation, dice_.next());
+}
 
 void SimClient::cut() {
   if (connection_ != nullptr) connection_->cut();
@@ -72,24 +74,37 @@ void SimClient::run() {
 }
 
 void SimClient::work() {
+  if (transactor_) transactor_->connected();
   while (!world_.over) {
     doing_ = "thinking";
-    sleep_for(dice_.between(1, world_.config.think_max_ns));
-    std::vector<std::unique_ptr<Operation>> operations;
-    if (dice_.one_in(12)) {
-      WatchedRead watched{world_, world_.counters[dice_.below(world_.counters.size())]};
-      operations.push_back(make_watched_read(watched));
-      if (!carry_out(std::move(operations))) return;
-      operations.clear();
-      operations.push_back(make_watched_write(watched));
-      if (!carry_out(std::move(operations))) return;
-      continue;
-    }
-    std::vector<bool> busy(world_.registers[number_].size(), false);
-    const std::uint64_t count = dice_.one_in(3) ? dice_.between(1, world_.config.pipeline_max) : 1;
-    for (std::uint64_t i = 0; i < count; ++i) operations.push_back(make_operation(world_, dice_, number_, busy));
-    if (!carry_out(std::move(operations))) return;
+    if (!(transactor_ ? transact() : operate())) return;
   }
+}
+
+// Mostly without delay, so that transactions meet; the pauses hold down their number.
+bool SimClient::transact() {
+  const runtime::TimeNs gap_ns = world_.config.transactor_gap_ns();
+  sleep_for(dice_.one_in(4) ? dice_.between(1, 8 * gap_ns) : dice_.between(1, 1 + gap_ns / 8));
+  std::vector<std::unique_ptr<Operation>> operations;
+  operations.push_back(transactor_->next());
+  return carry_out(std::move(operations));
+}
+
+bool SimClient::operate() {
+  sleep_for(dice_.between(1, world_.config.think_max_ns));
+  std::vector<std::unique_ptr<Operation>> operations;
+  if (dice_.one_in(12)) {
+    WatchedRead watched{world_, world_.counters[dice_.below(world_.counters.size())]};
+    operations.push_back(make_watched_read(watched));
+    if (!carry_out(std::move(operations))) return false;
+    operations.clear();
+    operations.push_back(make_watched_write(watched));
+    return carry_out(std::move(operations));
+  }
+  std::vector<bool> busy(world_.registers[number_].size(), false);
+  const std::uint64_t count = dice_.one_in(3) ? dice_.between(1, world_.config.pipeline_max) : 1;
+  for (std::uint64_t i = 0; i < count; ++i) operations.push_back(make_operation(world_, dice_, number_, busy));
+  return carry_out(std::move(operations));
 }
 
 // False when the connection is over.

@@ -5,14 +5,16 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
-#include "sim/operation.h"
+#include "sim/transactor.h"
 
 namespace kelda::sim {
 
 class SimClient {
  public:
+  // Those after the first Config::clients run transactions on the shared keys.
   SimClient(World& world, std::uint32_t number);
 
   // Until World::over.
@@ -32,6 +34,8 @@ class SimClient {
   bool connect();
   void disconnect();
   void work();
+  bool transact();
+  bool operate();
   bool carry_out(std::vector<std::unique_ptr<Operation>> operations);
   void ended(const Operation& operation, Fate fate, const Reply* last);
   void judge_error(const Operation& operation, const Reply& error);
@@ -39,6 +43,7 @@ class SimClient {
   World& world_;
   const std::uint32_t number_;
   Prng dice_;
+  std::optional<Transactor> transactor_;
   std::unique_ptr<net::PipeConnection> connection_;
   std::unique_ptr<RespClient> resp_;
   std::uint64_t incarnation_ = 0;  // of the server that we are connected to

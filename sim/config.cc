@@ -54,6 +54,7 @@ Config random_config(Prng& dice) {
   c.pipe.short_reads = dice.one_in(4);
   c.pipe.window_bytes = one_of(dice, {4096u, 65536u, 1u << 20});
   c.scrub_bytes_per_s = one_of(dice, {0_MiB, 1_MiB, 16_MiB});
+  c.transactors = one_of(dice, {2u, 3u, 4u, 8u});
   return c;
 }
 
@@ -67,6 +68,7 @@ Config make_config(std::uint64_t seed, const Overrides& overrides) {
   if (overrides.seconds) c.duration_ns = static_cast<runtime::TimeNs>(*overrides.seconds * 1e9);
   if (overrides.cores) c.cores = *overrides.cores;
   if (overrides.clients) c.clients = *overrides.clients;
+  if (overrides.transactors) c.transactors = *overrides.transactors;
   if (overrides.faults) c.faults = *overrides.faults;
   Prng pipe_dice(seed ^ 0x70697065);
   c.pipe.seed = pipe_dice.next();
@@ -78,10 +80,10 @@ Config make_config(std::uint64_t seed, const Overrides& overrides) {
 std::string describe(const Config& c) {
   const auto mib = [](std::uint64_t bytes) { return bytes >> 20; };
   return fmt::format(
-      "{:.1f} s, {} cores, {} clients x {} registers, values to {} B, pipelines to {}, {}% writes, think to {} ms, "
+      "{:.1f} s, {} cores, {} clients x {} registers and {} transactors, values to {} B, pipelines to {}, {}% writes, think to {} ms, "
       "memory {} MiB, "
       "disk {} MiB (log {} MiB, {}, {}-{} us), pipes {} us window {} KiB{}, faults every {} ms: {}",
-      static_cast<double>(c.duration_ns) / 1e9, c.cores, c.clients, c.registers_per_client, c.value_max_bytes,
+      static_cast<double>(c.duration_ns) / 1e9, c.cores, c.clients, c.registers_per_client, c.transactors, c.value_max_bytes,
       c.pipeline_max, c.write_percent, c.think_max_ns / kMillisecondNs, mib(c.engine_memory_bytes), mib(c.disk_bytes),
       mib(c.log_bytes), c.has_fua ? "FUA" : "no FUA", c.disk_delay_min_ns / 1000, c.disk_delay_max_ns / 1000,
       c.pipe.delay_ns / 1000, c.pipe.window_bytes / 1024, c.pipe.short_reads ? ", short reads" : "",
@@ -94,6 +96,7 @@ std::string command_line(std::uint64_t seed, const Overrides& o) {
   if (o.seconds) text += fmt::format(" --seconds-of-virtual-time {}", *o.seconds);
   if (o.cores) text += fmt::format(" --cores {}", *o.cores);
   if (o.clients) text += fmt::format(" --clients {}", *o.clients);
+  if (o.transactors) text += fmt::format(" --transactors {}", *o.transactors);
   if (o.faults) text += " --faults " + o.faults->to_string();
   return text;
 }

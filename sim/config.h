@@ -18,6 +18,7 @@ struct Config {
   std::uint64_t seed = 1;
   runtime::TimeNs duration_ns = 10 * kSecondNs;  // of traffic; the check for progress comes after it
   std::uint32_t cores = 2, clients = 8;
+  std::uint32_t transactors = 3;  // more clients, that run transactions on shared keys
   std::uint64_t engine_memory_bytes = 16_MiB, request_memory_bytes = 16_MiB;
   std::uint64_t disk_bytes = 64_MiB, log_bytes = 4_MiB;
   bool has_fua = true, reference_bits = false;
@@ -36,12 +37,16 @@ struct Config {
 
   FaultSet faults;
   runtime::TimeNs fault_every_ns = 300 * kMillisecondNs;
+
+  // Of all transactors, at most about that many, whatever the length: they are judged together.
+  static constexpr std::uint32_t kTransactorRoundTrips = 4'000;
+  runtime::TimeNs transactor_gap_ns() const { return duration_ns * transactors / kTransactorRoundTrips; }
 };
 
 // What the command line may say instead; also what the minimiser varies.
 struct Overrides {
   std::optional<double> seconds;
-  std::optional<std::uint32_t> cores, clients;
+  std::optional<std::uint32_t> cores, clients, transactors;
   std::optional<FaultSet> faults;
   bool swarm = true;
 };

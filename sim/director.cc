@@ -21,6 +21,13 @@ void sleep_for(runtime::TimeNs duration_ns) {
 }  // namespace
 
 void Director::run() {
+  run_history();
+  if (world_.trace.failed() || world_.writes_lost) return;
+  if (const std::string anomalies = world_.isolation.verdict(); !anomalies.empty())
+    world_.trace.fail("isolation", anomalies);
+}
+
+void Director::run_history() {
   auto disk = harm_.make_disk();
   if (!disk) return world_.trace.fail("cannot format", disk.error().to_string());
   disk_ = *std::move(disk);
@@ -40,7 +47,7 @@ void Director::run() {
 }
 
 void Director::start_clients() {
-  for (std::uint32_t i = 0; i < world_.config.clients; ++i) {
+  for (std::uint32_t i = 0; i < world_.config.clients + world_.config.transactors; ++i) {
     clients_.push_back(std::make_unique<SimClient>(world_, i));
     SimClient& client = *clients_.back();
     ++world_.clients_running;

@@ -19,6 +19,7 @@ class Director {
  private:
   enum class Ending : std::uint8_t { kNone, kPowerCut, kKill, kRestart, kFailed, kFinished, kAbandoned };
 
+  void run_history();
   void start_clients();
   bool start();  // false: this disk will serve no more
   bool audit_or_retry();

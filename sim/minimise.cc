@@ -17,6 +17,7 @@ class Minimiser {
     best_.overrides.seconds = static_cast<double>(config.duration_ns) / 1e9;
     best_.overrides.cores = config.cores;
     best_.overrides.clients = config.clients;
+    best_.overrides.transactors = config.transactors;
     best_.overrides.faults = config.faults;
   }
 
@@ -26,6 +27,7 @@ class Minimiser {
     if (failed_at_s > 0) try_seconds(failed_at_s + kSecondsStep);
     drop_faults();
     fewer(&Overrides::clients);
+    fewer(&Overrides::transactors);
     fewer(&Overrides::cores);
     while (try_seconds(*best_.overrides.seconds / 2)) {
     }

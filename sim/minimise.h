@@ -12,8 +12,8 @@ struct Reproduction {
   std::uint32_t runs = 0;
 };
 
-// `fails` runs the same seed again and says whether it fails with the same kind of violation. Less time, fewer clients,
-// fewer cores and fewer kinds of faults are tried, one after the other, in at most `most_runs` runs.
+// `fails` runs the same seed again and says whether it fails with the same kind of violation. Less time, fewer clients
+// and transactors, fewer cores and fewer kinds of faults are tried, one after the other, in at most `most_runs` runs.
 Reproduction minimise(const Config& config, const Overrides& given, const Report& failed, std::uint32_t most_runs,
                       FunctionRef<bool(const Overrides&)> fails);
 

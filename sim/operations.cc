@@ -115,31 +115,19 @@ class Append final : public Operation {
       : world_(world), list_(list), client_(client), key_(list.key()) {}
   std::size_t begin(std::string& requests) override {
     token_ = list_.new_token(client_);
-    if (world_.observer != nullptr) world_.observer->invoke(client_, step());
     append_command(requests, {"APPEND", key_, token_});
     return 1;
   }
   Fate answered(std::span<const Reply> replies) override {
-    if (replies[0].is_error("MISCONF")) return lost(), Fate::kUnknown;
-    if (replies[0].is_error()) {
-      if (world_.observer != nullptr) world_.observer->fail(client_, step());
-      return Fate::kRefused;
-    }
+    if (replies[0].is_error("MISCONF")) return Fate::kUnknown;
+    if (replies[0].is_error()) return Fate::kRefused;
     if (!world_.writes_lost) list_.acknowledge(key_, token_, replies[0].integer, world_.trace);
-    if (world_.observer != nullptr) world_.observer->ok(client_, step());
     return Fate::kDone;
   }
-  void lost() override {
-    if (world_.observer != nullptr) world_.observer->info(client_, step());
-  }
+  void lost() override {}
   std::string name() const override { return "APPEND " + key_ + " " + token_; }
 
  private:
-  std::vector<ObservedStep> step() const {
-    std::uint64_t number = 0;
-    (void)std::from_chars(token_.data() + 3, token_.data() + 11, number);
-    return {{ObservedStep::Kind::kAppend, true, key_, {number}}};
-  }
   World& world_;
   List& list_;
   std::uint32_t client_;
@@ -148,35 +136,21 @@ class Append final : public Operation {
 
 class ListRead final : public Operation {
  public:
-  ListRead(World& world, std::uint32_t client, List& list)
-      : world_(world), list_(list), client_(client), key_(list.key()) {}
+  ListRead(World& world, List& list) : world_(world), list_(list), key_(list.key()) {}
   std::size_t begin(std::string& requests) override {
     known_bytes_ = list_.known_bytes(key_);
-    if (world_.observer != nullptr) world_.observer->invoke(client_, step({}));
     append_command(requests, {"GET", key_});
     return 1;
   }
   Fate answered(std::span<const Reply> replies) override {
-    if (replies[0].is_error()) return lost(), Fate::kRefused;
+    if (replies[0].is_error()) return Fate::kRefused;
     if (!world_.writes_lost) list_.judge(key_, known_bytes_, replies[0], world_.trace);
-    if (world_.observer != nullptr) world_.observer->ok(client_, step(replies[0].text));
     return Fate::kDone;
   }
-  void lost() override {
-    if (world_.observer != nullptr) world_.observer->fail(client_, step({}));
-  }
+  void lost() override {}
   std::string name() const override { return "GET " + key_; }
 
  private:
-  std::vector<ObservedStep> step(std::string_view text) const {
-    ObservedStep read{ObservedStep::Kind::kRead, true, key_, {}};
-    for (; text.size() >= List::kTokenBytes; text.remove_prefix(List::kTokenBytes)) {
-      std::uint64_t number = 0;
-      (void)std::from_chars(text.data() + 3, text.data() + 11, number);
-      read.values.push_back(number);
-    }
-    return {read};
-  }
   World& world_;
   List& list_;
   std::uint32_t client_;
@@ -254,11 +228,11 @@ std::unique_ptr<Operation> make_operation(World& world, Prng& dice, std::uint32_
     Register& own = world.registers[client][i];
     if (!busy[i] && (write || own.in_doubt())) {
       busy[i] = true;
-      return own.in_doubt() ? read_register(world, dice, client, own, true) : write_register(world, dice, client, own);
+      return own.in_doubt() ? read_register(world, dice, own, true) : write_register(world, dice, own);
     }
     const std::uint32_t owner = static_cast<std::uint32_t>(dice.below(world.registers.size()));
     const std::size_t target = dice.below(world.registers[owner].size());
-    return read_register(world, dice, client, world.registers[owner][target], false);
+    return read_register(world, dice, world.registers[owner][target], false);
   }
   Counter& counter = world.counters[dice.below(world.counters.size())];
   List& list = world.lists[dice.below(world.lists.size())];
@@ -271,7 +245,7 @@ std::unique_ptr<Operation> make_operation(World& world, Prng& dice, std::uint32_
                    : std::make_unique<BankRead>(world);
     default:
       return write ? std::unique_ptr<Operation>(std::make_unique<Append>(world, client, list))
-                   : std::make_unique<ListRead>(world, client, list);
+                   : std::make_unique<ListRead>(world, list);
   }
 }
 

@@ -117,14 +117,6 @@ void Register::judge(const Mark& mark, std::span<const Reply> found, bool settle
   }
 }
 
-std::uint64_t Register::number_in(const Reply& found) const {
-  std::uint64_t number = 0;
-  const std::size_t dot = found.text.rfind('.', found.text.find(':'));
-  if (found.null || dot == std::string::npos) return 0;
-  (void)std::from_chars(found.text.data() + dot + 1, found.text.data() + found.text.size(), number);
-  return number;
-}
-
 std::string Register::describe(std::size_t number) const {
   const Version& v = versions_[number];
   std::string text = fmt::format("version {} ({}", number,

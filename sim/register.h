@@ -65,8 +65,6 @@ class Register {
   // `forgiving`: the disk may have brought old versions back.
   void judge(const Mark& mark, std::span<const Reply> found, bool settled, bool forgiving, const WallClock& wall,
              Trace& trace);
-  // The number of the version that the replies show, for a history; 0 if absent.
-  std::uint64_t number_in(const Reply& found) const;
 
  private:
   bool matches(std::size_t version, const Reply& found, WallClock::Range since_write,

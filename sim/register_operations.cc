@@ -12,20 +12,15 @@ bool outcome_unknown(const Reply& reply) {
   return reply.is_error("MISCONF");
 }
 
-std::uint64_t process_of(std::uint32_t client) {
-  return client;
-}
-
 class RegisterWrite final : public Operation {
  public:
-  RegisterWrite(World& world, std::uint32_t client, Register& target, Version version, bool as_multi)
-      : world_(world), client_(client), target_(target), version_(version), as_multi_(as_multi) {
+  RegisterWrite(World& world, Register& target, Version version, bool as_multi)
+      : world_(world), target_(target), version_(version), as_multi_(as_multi) {
     version_.may_be_partial = world_.commands_may_fail && version_.present && as_multi_ && target_.keys().size() > 1;
   }
 
   std::size_t begin(std::string& requests) override {
     target_.invoke(version_);
-    if (world_.observer != nullptr) world_.observer->invoke(process_of(client_), steps());
     const std::string value = target_.value(target_.latest_number());
     const auto& keys = target_.keys();
     if (!version_.present) {
@@ -70,10 +65,7 @@ class RegisterWrite final : public Operation {
     return Fate::kRefused;
   }
 
-  void lost() override {
-    target_.lose();
-    if (world_.observer != nullptr) world_.observer->info(process_of(client_), steps());
-  }
+  void lost() override { target_.lose(); }
   std::string name() const override {
     const std::string what = !version_.present ? "DEL"
                              : as_multi_       ? (target_.keys().size() > 1 ? "MULTI-SET" : "SET")
@@ -84,23 +76,10 @@ class RegisterWrite final : public Operation {
  private:
   Fate end(Fate fate) {
     fate == Fate::kDone ? target_.acknowledge(world_.trace) : target_.refuse();
-    if (world_.observer != nullptr) {
-      fate == Fate::kDone ? world_.observer->ok(process_of(client_), steps())
-                          : world_.observer->fail(process_of(client_), steps());
-    }
     return fate;
-  }
-  std::vector<ObservedStep> steps() const {
-    std::vector<ObservedStep> all;
-    for (const std::string& key : target_.keys()) {
-      all.push_back({ObservedStep::Kind::kWrite, false, key, {}});
-      if (version_.present) all.back().values.push_back(target_.latest_number());
-    }
-    return all;
   }
 
   World& world_;
-  std::uint32_t client_;
   Register& target_;
   Version version_;
   bool as_multi_;
@@ -108,12 +87,11 @@ class RegisterWrite final : public Operation {
 
 class RegisterRead final : public Operation {
  public:
-  RegisterRead(World& world, std::uint32_t client, Register& target, bool own, bool as_range)
-      : world_(world), client_(client), target_(target), own_(own), as_range_(as_range) {}
+  RegisterRead(World& world, Register& target, bool own, bool as_range)
+      : world_(world), target_(target), own_(own), as_range_(as_range) {}
 
   std::size_t begin(std::string& requests) override {
     mark_ = target_.mark();
-    if (world_.observer != nullptr) world_.observer->invoke(process_of(client_), steps({}));
     const auto& keys = target_.keys();
     if (as_range_) {
       append_command(requests, {"KELDA.RANGE", keys.front(), keys.back()});
@@ -129,23 +107,17 @@ class RegisterRead final : public Operation {
 
   Fate answered(std::span<const Reply> replies) override {
     const Reply& reply = replies.back();
-    if (reply.is_error()) {
-      if (world_.observer != nullptr) world_.observer->fail(process_of(client_), steps({}));
-      return Fate::kRefused;
-    }
+    if (reply.is_error()) return Fate::kRefused;
     std::vector<Reply> found = by_key(reply);
     if (found.size() != target_.keys().size()) {
       world_.trace.fail("wrong reply", fmt::format("a read of {}: {}", target_.keys()[0], reply.to_string()));
       return Fate::kDone;
     }
     target_.judge(mark_, found, own_, world_.writes_lost, world_.wall, world_.trace);
-    if (world_.observer != nullptr) world_.observer->ok(process_of(client_), steps(found));
     return Fate::kDone;
   }
 
-  void lost() override {
-    if (world_.observer != nullptr) world_.observer->fail(process_of(client_), steps({}));
-  }
+  void lost() override {}
   std::string name() const override { return fmt::format("{} {}", as_range_ ? "RANGE" : "GET", target_.keys()[0]); }
 
  private:
@@ -163,17 +135,8 @@ class RegisterRead final : public Operation {
     if (at != reply.items.size()) found.clear();
     return found;
   }
-  std::vector<ObservedStep> steps(std::span<const Reply> found) const {
-    std::vector<ObservedStep> all;
-    for (std::size_t i = 0; i < target_.keys().size(); ++i) {
-      all.push_back({ObservedStep::Kind::kRead, false, target_.keys()[i], {}});
-      if (i < found.size() && !found[i].null) all.back().values.push_back(target_.number_in(found[i]));
-    }
-    return all;
-  }
 
   World& world_;
-  std::uint32_t client_;
   Register& target_;
   bool own_, as_range_;
   Register::Mark mark_;
@@ -195,14 +158,14 @@ Version random_version(const Config& config, Prng& dice) {
   return version;
 }
 
-std::unique_ptr<Operation> write_register(World& world, Prng& dice, std::uint32_t client, Register& target) {
+std::unique_ptr<Operation> write_register(World& world, Prng& dice, Register& target) {
   const Version version = random_version(world.config, dice);
   const bool as_multi = version.expires_at_ms != 0 || dice.one_in(2);
-  return std::make_unique<RegisterWrite>(world, client, target, version, as_multi);
+  return std::make_unique<RegisterWrite>(world, target, version, as_multi);
 }
 
-std::unique_ptr<Operation> read_register(World& world, Prng& dice, std::uint32_t client, Register& target, bool own) {
-  return std::make_unique<RegisterRead>(world, client, target, own, dice.one_in(5));
+std::unique_ptr<Operation> read_register(World& world, Prng& dice, Register& target, bool own) {
+  return std::make_unique<RegisterRead>(world, target, own, dice.one_in(5));
 }
 
 }  // namespace kelda::sim

@@ -8,8 +8,8 @@
 namespace kelda::sim {
 
 Version random_version(const Config& config, Prng& dice);
-std::unique_ptr<Operation> write_register(World& world, Prng& dice, std::uint32_t client, Register& target);
+std::unique_ptr<Operation> write_register(World& world, Prng& dice, Register& target);
 // `own`: the client is the owner and has nothing under way there, so that a doubt is resolved.
-std::unique_ptr<Operation> read_register(World& world, Prng& dice, std::uint32_t client, Register& target, bool own);
+std::unique_ptr<Operation> read_register(World& world, Prng& dice, Register& target, bool own);
 
 }  // namespace kelda::sim

@@ -5,14 +5,14 @@
 
 namespace kelda::sim {
 
-void run_simulation(const Config& config, Report& report, Observer* observer) {
+void run_simulation(const Config& config, Report& report) {
   const runtime::TimeNs started_ns = runtime::now_ns();
   runtime::SimOptions options;
   options.seed = config.seed;
   options.core_count = config.cores;
   options.stray_unparks = config.faults.has(FaultKind::kStray);
   options.max_steps = 2'000'000'000;
-  World world(config, report, observer);
+  World world(config, report);
   runtime::SimReport runtime_report;
   const auto ran = runtime::run_simulated(
       options,

@@ -7,11 +7,10 @@
 #pragma once
 
 #include "sim/config.h"
-#include "sim/observer.h"
 #include "sim/report.h"
 
 namespace kelda::sim {
 
-void run_simulation(const Config& config, Report& report, Observer* observer = nullptr);
+void run_simulation(const Config& config, Report& report);
 
 }  // namespace kelda::sim

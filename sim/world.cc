@@ -14,10 +14,9 @@ bool commands_may_fail_in(const Config& config) {
 
 }  // namespace
 
-World::World(const Config& configuration, Report& report, Observer* watcher)
+World::World(const Config& configuration, Report& report)
     : config(configuration),
       trace(report),
-      observer(watcher),
       commands_may_fail(commands_may_fail_in(configuration)),
       bank(configuration.accounts, commands_may_fail) {
   for (std::uint32_t owner = 0; owner < config.clients; ++owner) {

@@ -8,7 +8,7 @@
 #include "net/pipe_sim.h"
 #include "server/server.h"
 #include "sim/config.h"
-#include "sim/observer.h"
+#include "sim/isolation.h"
 #include "sim/register.h"
 #include "sim/shared.h"
 #include "sim/trace.h"
@@ -17,11 +17,10 @@
 namespace kelda::sim {
 
 struct World {
-  World(const Config& configuration, Report& report, Observer* watcher = nullptr);
+  World(const Config& configuration, Report& report);
 
   const Config config;
   Trace trace;
-  Observer* observer;
   WallClock wall;
 
   // Within a MULTI one command may fail alone: no space, no memory, a page that cannot be read.
@@ -31,6 +30,7 @@ struct World {
   std::vector<Counter> counters;
   std::vector<List> lists;
   Bank bank;
+  Isolation isolation;
 
   // The disk may have lost or destroyed data without a chance for anybody to prevent that.
   bool damaged = false;      // errors are in order

@@ -13,11 +13,11 @@ namespace {
 using history::Key;
 using history::Level;
 using history::Outcome;
+using sim::Recorder;
+using sim::Recording;
 using testing::decode_values;
 using testing::encode_values;
 using testing::RecordedKeys;
-using testing::Recorder;
-using testing::Recording;
 
 // What is fatal to a client: the disk is dead.
 bool is_fatal(const Error& error) {
@@ -245,7 +245,7 @@ void run_history(runtime::Runtime& rt, std::uint64_t seed, Load load, Recorder& 
   const auto tree = last->db->tree("t", true);
   ASSERT_OK(tree);
   EngineClient::read_all(*last->db, *tree, recorder);
-  recorder.expect(Level::kStrictSerializable);
+  testing::expect_level(recorder.history(), Level::kStrictSerializable);
   EXPECT_OK(last->db->close());
 }
 

@@ -68,7 +68,9 @@ BUGS = {
     "both_readers_upgrade": [("engine", "Locks.*")],
     "drop_forgotten": [(CRASH, "Complete/*/clearanddrop")],
     "reply_before_durable": [("server", "Keys.*")],
-    "multi_in_pieces": [("server", "ServerEngine.AMulti*")],
+    "multi_in_pieces": [("server", "ServerEngine.AMulti*"), ("isolation", "IsolationResp.*")],
+    "exec_ignores_watch": [("isolation", "IsolationResp.*")],
+    "watch_looked_at_too_early": [("isolation", "IsolationResp.*")],
     "watch_misses_removal": [("server", "Keys.*")],
     "expired_key_visible": [("server", "Keys.*")],
 }

@@ -7,14 +7,15 @@
 #include "sim/minimise.h"
 #include "sim/operation.h"
 #include "sim/simulation.h"
+#include "sim/transactor.h"
 #include "sim/world.h"
 
 namespace kelda::sim {
 namespace {
 
-std::unique_ptr<Report> run(std::uint64_t seed, const Overrides& overrides, Observer* observer = nullptr) {
+std::unique_ptr<Report> run(std::uint64_t seed, const Overrides& overrides) {
   auto report = std::make_unique<Report>();
-  run_simulation(make_config(seed, overrides), *report, observer);
+  run_simulation(make_config(seed, overrides), *report);
   return report;
 }
 
@@ -272,20 +273,33 @@ TEST_F(Judge, CountersListsAndAccounts) {
   EXPECT_EQ(seen_under_way(Bank::Outcome::kHalf), "");
 }
 
-// Whoever records histories is told of every operation once, and of its end once.
-TEST(SimObserver, SeesEachOperationBeginAndEnd) {
-  struct Counting final : Observer {
-    void invoke(std::uint64_t, std::span<const ObservedStep> steps) override { ++begun, step_count += steps.size(); }
-    void ok(std::uint64_t, std::span<const ObservedStep>) override { ++ended; }
-    void fail(std::uint64_t, std::span<const ObservedStep>) override { ++ended; }
-    void info(std::uint64_t, std::span<const ObservedStep>) override { ++ended; }
-    std::uint64_t begun = 0, ended = 0, step_count = 0;
-  } counting;
-  const auto report = run(3, with_faults("cut,kill", 1), &counting);
-  EXPECT_FALSE(report->failed) << report->failure_text();
-  EXPECT_GT(counting.begun, 100u);
-  EXPECT_EQ(counting.begun, counting.ended);
-  EXPECT_GT(counting.step_count, counting.begun);
+// A transaction appended 1 to an empty list and ended in this way; then somebody is shown the list.
+TEST_F(Judge, HistoriesOfTransactions) {
+  const auto anomalies = [](history::Outcome outcome, const Reply& shown) {
+    Isolation isolation;
+    Recording writer(isolation.recorder, isolation.recorder.new_process());
+    writer.wrote(true, 0, isolation.recorder.new_value());
+    writer.end(outcome);
+    Transactor reader(isolation, 1);
+    const auto read = reader.read_round(0);
+    std::string request;
+    EXPECT_EQ(read->begin(request), 1u);
+    Reply all;
+    all.type = '*';
+    all.items.assign(Isolation::kKeysARound, nil());
+    all.items[0] = shown;
+    EXPECT_EQ(read->answered({&all, 1}), Fate::kDone);
+    return isolation.verdict();
+  };
+  using enum history::Outcome;
+  EXPECT_EQ(anomalies(kOk, text("1 ")), "");
+  EXPECT_NE(anomalies(kOk, nil()).find("realtime"), std::string::npos);
+  EXPECT_EQ(anomalies(kFailed, nil()), "");
+  EXPECT_NE(anomalies(kFailed, text("1 ")).find("G1a"), std::string::npos);
+  EXPECT_EQ(anomalies(kUnknown, nil()), "");
+  EXPECT_EQ(anomalies(kUnknown, text("1 ")), "");
+  EXPECT_NE(anomalies(kOk, text("1 7 ")).find("garbage"), std::string::npos);
+  EXPECT_NE(anomalies(kOk, text("1")).find("garbage"), std::string::npos);
 }
 
 }  // namespace

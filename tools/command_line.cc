@@ -198,6 +198,7 @@ void add_sim(CLI::App& root, SimOptions& o) {
   app->add_option("--faults", o.faults, "all, none, or names with commas; a wrong one lists what there is. Default: as the seed chooses");
   app->add_option("--cores", o.cores, "Virtual cores. Default: as the seed chooses")->check(CLI::Range(1, 32));
   app->add_option("--clients", o.clients, "Clients. Default: as the seed chooses")->check(CLI::Range(1, 100));
+  app->add_option("--transactors", o.transactors, "Clients that run transactions on shared keys. Default: as the seed chooses")->check(CLI::Range(1, 100));
   app->add_flag("--minimise,!--no-minimise", o.minimise, "After a failure, look for a smaller history that fails alike (default)");
   app->add_option("--max-failures", o.max_failures, "Begin no further seed after so many")->check(CLI::Range(1, 1'000'000))->capture_default_str();
   app->add_option("--trace", o.trace_lines, "Last events shown of a failure")->check(CLI::Range(0, 400))->capture_default_str();

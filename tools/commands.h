@@ -119,7 +119,7 @@ struct SimOptions {
   std::uint64_t first_seed = 1, last_seed = 1;
   double seconds = 0;                 // of virtual time; 0: as the seed chooses
   std::uint32_t jobs = 1;
-  std::uint32_t cores = 0, clients = 0;  // 0: as the seed chooses
+  std::uint32_t cores = 0, clients = 0, transactors = 0;  // 0: as the seed chooses
   std::string faults;                 // empty: as the seed chooses
   bool swarm = true;
   bool minimise = true;

@@ -180,6 +180,7 @@ int sim(const SimOptions& options) {
   if (options.seconds > 0) overrides.seconds = options.seconds;
   if (options.cores > 0) overrides.cores = options.cores;
   if (options.clients > 0) overrides.clients = options.clients;
+  if (options.transactors > 0) overrides.transactors = options.transactors;
   if (!options.faults.empty()) {
     const auto faults = sim::FaultSet::parse(options.faults);
     if (!faults) {
