@@ -56,7 +56,7 @@ Result<bool> SpaceStep::try_latch() {
     }
     guards_.push_back(bufferpool::ExclusiveGuard::adopt(pool_, map.page));
   }
-  if (!set_) {
+  if (!set_ && !planted(Bug::kFreePageFreedAgain)) {
     if (Result<> in_use = check_in_use(); !in_use) {
       guards_.clear();
       return std::move(in_use).error();

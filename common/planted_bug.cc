@@ -49,6 +49,7 @@ constexpr std::array kNames = std::to_array<std::string_view>({
     "merge_loses_key",
     "overflow_freed_too_early",
     "space_map_bit_not_logged",
+    "free_page_freed_again",
     "frees_not_finished",
     "locks_before_commit_record",
     "reader_skips_commit_lsn",

@@ -56,6 +56,7 @@ enum class Bug : std::uint8_t {
   kMergeLosesKey,            // a merge starts at the second key of the right node
   kOverflowFreedTooEarly,    // the pages of a replaced value are free before the commit
   kSpaceMapBitNotLogged,     // an allocation is not in the log
+  kFreePageFreedAgain,       // a step that frees does not look whether the page is in use
   kFreesNotFinished,         // what a large commit frees is not worked off after a crash
   // engine/
   kLocksBeforeCommitRecord,  // locks go before the commit record is in the log

@@ -8,7 +8,7 @@ case $preset in
   *) echo "usage: $0 asan|tsan|debug" >&2; exit 2 ;;
 esac
 cd "$(dirname "$0")/.."
-suites=(runtime blockdev drivers net disk bufferpool wal btree engine server)
+suites=(runtime blockdev drivers net disk bufferpool wal btree engine server history isolation selftest sim)
 if [ "$preset" = debug ]; then suites+=(kernel); fi
 cmake --preset "$preset" > /dev/null
 cmake --build --preset "$preset" --target "${suites[@]/%/_test}"

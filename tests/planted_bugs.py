@@ -61,6 +61,7 @@ BUGS = {
     "merge_loses_key": [("btree", "BtreeNode.*"), (CRASH, "Complete/*/merge")],
     "overflow_freed_too_early": [(CRASH, "Complete/*/overflowvalues"), ("btree", "BtreeModel.OverflowValues")],
     "space_map_bit_not_logged": [(CRASH, "Complete/*/leafsplit"), ("btree", "BtreeCrash.*")],
+    "free_page_freed_again": [("btree", "BtreeDamage.*")],
     "frees_not_finished": [("btree", "BtreeSpace.Frees*")],
     "locks_before_commit_record": [("engine", "Engine.*")],
     "reader_skips_commit_lsn": [("engine", "Engine.*")],
