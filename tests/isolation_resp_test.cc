@@ -132,8 +132,9 @@ void run_on_sockets(std::uint64_t seed, Load load) {
     run_history(rt, seed, load, isolation);
     net::stop();
   });
-  EXPECT_GT(isolation.recorder.count(Outcome::kOk), 200u);
-  // WATCH had to be looked at, and clients left.
+  EXPECT_GT(isolation.recorder.count(Outcome::kOk), 100u);
+  if (load.clients_per_core < Load().clients_per_core) return;
+  // So many that WATCH had to be looked at, and that some left.
   EXPECT_GT(isolation.recorder.count(Outcome::kFailed), 10u);
   EXPECT_GT(isolation.recorder.count(Outcome::kUnknown), 0u);
 }
