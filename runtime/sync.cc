@@ -1,6 +1,7 @@
 #include "runtime/sync.h"
 
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "common/assert.h"
@@ -8,6 +9,21 @@
 #include "runtime/fiber.h"
 
 namespace kelda::runtime {
+
+// Where cores are threads, the system may have taken the holder's CPU: above all for the one that the holder has just
+// woken, who comes here at once and would spin until its time slice ends.
+void SpinLatch::lock_contended() {
+  constexpr int kPauses = 100;
+  do {
+    for (int i = 0; locked_.load(std::memory_order_relaxed); ++i) {
+      if (i < kPauses) {
+        __builtin_ia32_pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  } while (locked_.exchange(true, std::memory_order_acquire));
+}
 
 // On the waiter's stack; all fields but `fiber` are guarded by the owner's latch. The waker unparks while it holds the
 // latch, so that a waiter which finds `woken` knows that nobody touches the node any more.

@@ -12,18 +12,17 @@
 
 namespace kelda::runtime {
 
-// Busy-waits with a pause instruction. Meets BasicLockable, for std::scoped_lock.
+// Busy-waits, and lets an operating system run others when that takes long. Meets BasicLockable, for std::scoped_lock.
 class SpinLatch {
  public:
   void lock() {
-    while (locked_.exchange(true, std::memory_order_acquire)) {
-      while (locked_.load(std::memory_order_relaxed)) __builtin_ia32_pause();
-    }
+    if (locked_.exchange(true, std::memory_order_acquire)) [[unlikely]] lock_contended();
   }
   bool try_lock() { return !locked_.exchange(true, std::memory_order_acquire); }
   void unlock() { locked_.store(false, std::memory_order_release); }
 
  private:
+  void lock_contended();
   std::atomic<bool> locked_{false};
 };
 
