@@ -13,6 +13,7 @@
 #include "net/dealer.h"
 #include "net/readiness_hosted.h"
 #include "net/socket_hosted.h"
+#include "runtime/turn.h"
 
 namespace kelda::net {
 namespace {
@@ -121,6 +122,8 @@ class Acceptor : public runtime::UringOp, public std::enable_shared_from_this<Ac
   void deal_accepted() {
     std::vector<FileDescriptor> sockets;
     sockets.swap(accepted_);
+    runtime::Turn turn;
+    turn.begin();
     for (FileDescriptor& socket : sockets) {
       sockaddr_in peer{};
       socklen_t size = sizeof peer;
@@ -129,6 +132,7 @@ class Acceptor : public runtime::UringOp, public std::enable_shared_from_this<Ac
       Dealer::Seat seat = dealer.seat();
       const std::uint32_t core = seat.core();
       dealer.deal(core, std::make_unique<SocketConnection>(std::move(socket), to_endpoint(peer), std::move(seat)));
+      turn.step();
     }
   }
 

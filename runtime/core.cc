@@ -60,6 +60,7 @@ bool Core::in_fiber() const { return running_ != &internals_->main; }
 void Core::park() { internals_->park(kNever); }
 bool Core::park_until(TimeNs deadline_ns) { return internals_->park(deadline_ns); }
 void Core::yield() { internals_->yield(); }
+void Core::give_way() { internals_->give_way(); }
 
 void Core::sleep_until(TimeNs deadline_ns) {
   bool permit = false;  // an unpark meant for somebody's later park() is kept for it
@@ -234,6 +235,14 @@ void CoreInternals::yield() {
   budget = std::min(budget, ready.size());
   self.state = Fiber::State::kReady;
   ready.push(self);
+  switch_away();
+}
+
+void CoreInternals::give_way() {
+  if (core.running_ == &main) return yield();
+  KELDA_DEBUG_ASSERT(core.running_->held.may_wait());
+  core.running_->state = Fiber::State::kReady;
+  gave_way.push(*core.running_);
   switch_away();
 }
 

@@ -11,7 +11,7 @@
 // The platform (hosted, bare, simulated) is a CoreBackend: submit, reap, sleep, wake. Everything else is one text.
 //
 // Invariants
-//  1. A fiber is in exactly one of: running, ready queue, parked, finished.
+//  1. A fiber is in exactly one of: running, one of two ready queues (give_way()), parked, finished.
 //  2. unpark() of a fiber that is not yet parked makes its next park() return at once (one permit, never lost).
 //  3. A core sleeps only after it has seen its inbox empty with its "asleep" flag published (no lost wake-up).
 //  4. Cores and fibers are type-stable: their memory is reused, never returned, so a late unpark() is at worst an
@@ -103,6 +103,9 @@ class Core {
   static void unpark(Fiber& fiber);
   // Lets the core's other ready fibers and pollers run once.
   void yield();
+  // For a fiber that has run for long and could go on (turn.h): everybody who becomes ready goes before it, and of those
+  // that gave way one runs each turn of the loop.
+  void give_way();
   void sleep_until(TimeNs deadline_ns);
 
   // Pollers run on this core each turn. Add and remove on this core only; a poller may remove itself in its poll().

@@ -44,7 +44,7 @@ struct CoreInternals {
   // Makes another virtual core of this thread the current one.
   static void set_current(Core* core) { Core::current_ = core; }
 
-  // One turn: messages, timers, ready fibers, pollers. False when nothing is ready: then idle(), which looks again.
+  // One turn: messages, timers, ready fibers, one of those that gave way, pollers. False when nothing is ready: then idle(), which looks again.
   bool turn();
   std::size_t take_messages();
   std::size_t expire_timers();
@@ -69,6 +69,7 @@ struct CoreInternals {
   Result<Fiber*> make_fiber(Task task, const FiberOptions& options);
   bool park(TimeNs deadline_ns);
   void yield();
+  void give_way();
   void make_ready(Fiber& fiber);
   [[noreturn]] void finish_running();
   void after_switch(boost::context::detail::transfer_t transfer);
@@ -87,6 +88,7 @@ struct CoreInternals {
   bool in_loop = false;
   std::size_t budget = 0;
   ReadyQueue ready;
+  ReadyQueue gave_way;  // behind all of `ready`; one a turn
   TimerHeap timers;
   std::vector<Poller*> pollers;
   StackCache stacks;

@@ -55,7 +55,7 @@ std::size_t CoreInternals::run_pollers() {
   }
   // Last, so that what the pollers queued is started in this turn. With nothing else to do the core sleeps next, and
   // that starts it: one system call instead of two.
-  return events + core.backend().poll(events == 0 && ready.empty());
+  return events + core.backend().poll(events == 0 && ready.empty() && gave_way.empty());
 }
 
 bool CoreInternals::turn() {
@@ -63,7 +63,11 @@ bool CoreInternals::turn() {
   take_messages();
   expire_timers();
   if (Fiber* first = ready.pop()) resume(*first, kTurnBudget - 1);
-  return run_pollers() > 0 || !ready.empty();
+  if (!gave_way.empty()) {
+    run_pollers();  // what the others have started is not to wait for this one
+    resume(*gave_way.pop(), 0);
+  }
+  return run_pollers() > 0 || !ready.empty() || !gave_way.empty();
 }
 
 TimeNs CoreInternals::next_deadline_ns() {

@@ -97,7 +97,7 @@ bool CoreInternals::end_all_io() {
 }
 
 void CoreInternals::drop_fibers(bool keep_stacks) {
-  while (ready.pop() != nullptr) {
+  while (ready.pop() != nullptr || gave_way.pop() != nullptr) {
   }
   for (auto& fiber : fibers) {
     if (fiber->state == Fiber::State::kFinished) continue;

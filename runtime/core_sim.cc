@@ -125,6 +125,7 @@ void Simulation::step(std::size_t nth_ready) {
   trace_ = Prng(trace_ ^ (at << 48) ^ (nth_ready << 32) ^ platform_.now_ns()).next();
   ++steps_;
   in.resume(*in.ready.pop_nth(nth_ready), 0);
+  if (Fiber* fiber = in.gave_way.pop()) in.ready.push(*fiber);  // the order is chance anyway
   platform_.advance_to(platform_.now_ns() + order_.between(options_.step_min_ns, options_.step_max_ns));
 }
 

@@ -35,11 +35,6 @@ bool Call::is(std::size_t i, std::string_view word) const {
   return equals_ignoring_case(args[i], word);
 }
 
-void Call::give_way() {
-  constexpr std::uint32_t kKeysPerTurn = 256;
-  if (++keys_done % kKeysPerTurn == 0) runtime::Core::current().yield();
-}
-
 Result<> Call::lines(std::span<const std::string_view> text) {
   reply.array(text.size());
   for (const std::string_view line : text) reply.simple(line);

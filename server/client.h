@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/turn.h"
 #include "server/command.h"
 #include "server/key_access.h"
 #include "server/reply.h"
@@ -50,7 +51,14 @@ class Client {
  public:
   Client(ServerState& state, std::shared_ptr<ClientInfo> client_info);
 
-  // Reads the clock by which keys expire. Requests that have arrived together share one reading.
+  // Before requests are carried out. Reads the clock by which keys expire: requests that have arrived together share one
+  // reading, or what of them is done in one turn.
+  void begin_turn() {
+    turn_.begin();
+    read_clock();
+  }
+  // Called between pieces of work, of which a request may have many: other fibers of the core get their turn.
+  bool give_way(bool after_large_request = false) { return turn_.step(after_large_request); }
   void read_clock() { keys.set_now_ms(wall_clock_ms()); }
   // Carries out one request and writes its reply, if it has one.
   void execute(Arguments args);
@@ -101,6 +109,7 @@ class Client {
   void shrink_scratch();
 
   std::uint32_t unsent_replies_ = 0;  // in `out`
+  runtime::Turn turn_;
 };
 
 // What a handler gets.
@@ -112,15 +121,14 @@ struct Call {
   Reply& reply;
   KeyAccess& keys;
   bool failed = false;
-  std::uint32_t keys_done = 0;
 
   std::uint32_t db() const { return client.db; }
   std::size_t count() const { return args.size(); }
   std::string_view arg(std::size_t i) const { return args[i]; }
   bool is(std::size_t i, std::string_view word) const;
 
-  // Called for each of possibly many keys: other fibers of the core get their turn now and then.
-  void give_way();
+  // Called for each of possibly many keys.
+  void give_way() { client.give_way(); }
   // The reply is this error; what the call wrote is undone.
   Result<> fail(std::string_view error);
   Result<> syntax_error() { return fail("ERR syntax error"); }

@@ -88,6 +88,7 @@ Result<> list(Call& call) {
     if (!normal || (!ids.empty() && std::ranges::find(ids, info->id) == ids.end())) continue;
     text += describe(*info, call.keys.now_ms());
     text.push_back('\n');
+    call.give_way();
   }
   call.reply.verbatim(text);
   return {};

@@ -101,6 +101,7 @@ Result<> Client::attempt_queue(Reply& reply, bool& refused) {
   reply.array(multi.queue.size());
   for (const QueuedCommand& queued : multi.queue) {
     TRY(run_queued(queued, reply));
+    give_way();
     if (reply.overflowed())
       return Error(Code::kTooLarge, "the replies of the transaction would be too long; nothing was done");
     if (planted(Bug::kMultiInPieces)) {

@@ -13,10 +13,10 @@ namespace {
 constexpr std::size_t kSendThresholdBytes = 256 * 1024;
 // One write, with its own deadline: a slow client that makes progress is kept.
 constexpr std::size_t kWritePieceBytes = 64 * 1024;
+// Buffers of more make it likely that a request took long.
+constexpr std::size_t kLargeBytes = 64 * 1024;
 // Output memory that an idle client keeps.
 constexpr std::size_t kKeepOutputBytes = 4 * 1024;
-// Commands of one client before other fibers get their turn.
-constexpr int kCommandsPerTurn = 64;
 
 constexpr runtime::TimeNs kSecondNs = 1'000'000'000, kMillisecondNs = 1'000'000;
 constexpr runtime::TimeNs kLingerNs = 500 * kMillisecondNs;
@@ -51,8 +51,7 @@ void ConnectionLoop::run() {
 }
 
 void ConnectionLoop::execute_all() {
-  int executed = 0;
-  client_.read_clock();
+  client_.begin_turn();
   while (!client_.closing && !broken_) {
     const auto outcome = parser_.next(input_, client_.parser_limits());
     if (outcome == RequestParser::Outcome::kNeedMore) return;
@@ -68,10 +67,8 @@ void ConnectionLoop::execute_all() {
     }
     report_buffers();
     if (client_.out.size() >= kSendThresholdBytes && !send()) return;
-    if (++executed % kCommandsPerTurn == 0) {
-      runtime::Core::current().yield();
-      client_.read_clock();
-    }
+    const bool large = input_.capacity() + client_.out.capacity() > kLargeBytes;
+    if (client_.give_way(large)) client_.read_clock();
     if (client_.info->killed.load(std::memory_order_relaxed)) client_.closing = true;
   }
 }

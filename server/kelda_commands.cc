@@ -89,6 +89,7 @@ Result<> range(Call& call) {
     reply.bulk(scan.key());
     reply.bulk(TRY(scan.value()));
     ++pairs;
+    call.give_way();
     if (pairs < options.limit) found = TRY(options.reverse ? scan.prev() : scan.next());
   }
   reply.insert_array_header(mark, reply.resp3() ? pairs : pairs * 2);

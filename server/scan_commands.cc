@@ -77,7 +77,7 @@ Result<> keys(Call& call) {
   std::size_t matched = 0;
   while (!walk.finished) {
     matched += TRY(walk_some(call, walk, kBatchKeys));
-    if (!call.keys.in_transaction()) runtime::Core::current().yield();
+    call.give_way();
   }
   call.reply.insert_array_header(mark, matched);
   return {};
@@ -136,6 +136,7 @@ Result<> scan(Call& call) {
   // In steps, so that a huge COUNT does not keep writers out for long.
   for (std::uint64_t left = options.count; left > 0 && !walk.finished; left -= std::min(left, kBatchKeys)) {
     matched += TRY(walk_some(call, walk, std::min(left, kBatchKeys), options.strings_wanted));
+    call.give_way();
   }
   call.reply.insert_array_header(mark, matched);
   const std::string next = walk.finished ? "0" : std::to_string(call.server.cursors.add(walk.resume, *cursor));

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "runtime/turn.h"
 #include "server/connection.h"
 #include "server/failure_watch.h"
 #include "server/reclaimer.h"
@@ -62,10 +63,12 @@ void accept_client(CoreServer& here, std::unique_ptr<net::Connection> connection
 }
 
 void accept_clients(CoreServer& here) {
+  runtime::Turn turn;
   while (true) {
     auto connection = here.listener.accept();
     if (connection) {
       accept_client(here, *std::move(connection));
+      turn.step();
     } else if (connection.failed_with(Code::kClosed)) {
       return;
     } else {

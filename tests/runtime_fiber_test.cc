@@ -1,6 +1,8 @@
 // Fibers of one core: order, parking, timers, sleeping, exceptions, many at once.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -34,6 +36,57 @@ TEST(Fiber, YieldAlternates) {
     return 0;
   });
   EXPECT_EQ(order, (std::vector<int>{1, 2, 1, 2, 1, 2}));
+}
+
+// However many always have work, somebody who waits is behind one of them only; and they take turns.
+TEST(Fiber, OfThoseThatGiveWayOneRunsAtATime) {
+  constexpr int kBusy = 5, kRounds = 50;
+  run(1, [&](Runtime& runtime) {
+    bool stop = false;
+    std::vector<int> slices(kBusy);
+    int all_slices = 0;
+    Completion ended;
+    for (int& mine : slices) {
+      ended.add();
+      EXPECT_TRUE(runtime.core(0).spawn([&] {
+        while (!stop) {
+          ++mine;
+          ++all_slices;
+          Core::current().give_way();
+        }
+        ended.done();
+      }));
+    }
+    Core::current().yield();  // they are under way
+    for (int round = 0; round < kRounds; ++round) {
+      const int before = all_slices;
+      Core::current().yield();
+      EXPECT_LE(all_slices - before, 1);
+    }
+    EXPECT_GT(all_slices, kRounds / 2);
+    const auto [least, most] = std::ranges::minmax(slices);
+    EXPECT_LE(most - least, 1);
+    stop = true;
+    ended.wait();
+    return 0;
+  });
+}
+
+TEST(Fiber, TimersAndMessagesComeThroughToWhoeverGivesWay) {
+  run(2, [](Runtime& runtime) {
+    std::atomic<bool> told{false};
+    bool woken = false;
+    Core& here = Core::current();
+    EXPECT_TRUE(here.spawn([&] {
+      Core::current().sleep_until(now_ns() + 2'000'000);
+      woken = true;
+    }));
+    EXPECT_TRUE(runtime.core(runtime.core_count() - 1).spawn_remote([&] {
+      EXPECT_TRUE(here.spawn_remote([&] { told = true; }));
+    }));
+    while (!woken || !told) Core::current().give_way();
+    return 0;
+  });
 }
 
 TEST(Fiber, UnparkBeforeParkIsNotLost) {

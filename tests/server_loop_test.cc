@@ -171,6 +171,50 @@ TEST(ServerLoop, AClientMaySendALongPipelineBeforeItReads) {
   });
 }
 
+// What a client asks for at once may be long: others are answered between its pieces, however many do the same.
+void expect_answers_amid(const std::string& requests, const std::string& replies, Counter progress, std::uint64_t pieces) {
+  with_server(1, {}, [&](Server& server, net::PipeListener& listener, MemoryDatabase&) {
+    constexpr int kBusy = 4, kPings = 20;
+    constexpr std::uint64_t kTurn = 64;
+    const auto done = [&] { return server.state().stats.total(progress); };
+    Peer bystander(listener);
+    EXPECT_EQ(bystander.ask("PING\r\n", "+PONG\r\n"), "+PONG\r\n");
+    std::vector<std::unique_ptr<Peer>> busy;
+    for (int i = 0; i < kBusy; ++i) {
+      busy.push_back(std::make_unique<Peer>(listener));
+      EXPECT_TRUE(busy.back()->send(requests));
+    }
+    const std::uint64_t begin = done();
+    while (done() < begin + kTurn) runtime::Core::current().yield();
+    for (int i = 0; i < kPings; ++i) {
+      const std::uint64_t before = done();
+      EXPECT_EQ(bystander.ask("PING\r\n", "+PONG\r\n"), "+PONG\r\n");
+      EXPECT_LE(done() - before, 2 * kTurn + 1);
+    }
+    EXPECT_LT(done(), kBusy * pieces) << "all was over too soon to show anything";
+    for (auto& peer : busy) EXPECT_EQ(peer->read(replies.size()), replies);
+  });
+}
+
+std::string times(int count, const std::string& text) {
+  std::string result;
+  for (int i = 0; i < count; ++i) result += text;
+  return result;
+}
+
+TEST(ServerLoop, OthersAreAnsweredAmidLongPipelines) {
+  expect_answers_amid(times(5000, "PING\r\n"), times(5000, "+PONG\r\n"), Counter::kCommands, 5000);
+}
+
+TEST(ServerLoop, OthersAreAnsweredAmidRequestsForManyKeys) {
+  expect_answers_amid("*5001\r\n$4\r\nMGET\r\n" + times(5000, "$1\r\nk\r\n"), "*5000\r\n" + times(5000, kNull), Counter::kMisses, 5000);
+}
+
+TEST(ServerLoop, OthersAreAnsweredAmidLongTransactions) {
+  expect_answers_amid("MULTI\r\n" + times(3000, "GET k\r\n") + "EXEC\r\n",
+                      kOk + times(3000, kQueued) + "*3000\r\n" + times(3000, kNull), Counter::kMisses, 3000);
+}
+
 // Many clients that each make the server hold much: together they stay near the limit, and the others are served.
 TEST(ServerLoop, ClientsTogetherStayWithinTheirMemory) {
   ServerOptions options;
