@@ -4,23 +4,26 @@
 Each attack runs beside a well-behaved client, which must get its answers all the while, and leaves the server within its
 memory. usage: hostile_clients_test.py hosted|vm [unittest arguments]    KELDA_FIGURES in the environment prints latencies.
 """
+import ctypes
 import json
 import os
 import pathlib
 import re
 import resource
 import selectors
+import shutil
 import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
+import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from client_support import Connection, Error  # noqa: E402
 from support import acceptance  # noqa: E402
-from support.kelda_process import check  # noqa: E402
+from support.kelda_process import Kelda, check  # noqa: E402
 
 MEMORY_MIB = 128
 WRITE_TIMEOUT = 3
@@ -67,6 +70,95 @@ def resident_mib(pid):
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise AssertionError("no VmRSS")
+
+
+class Namespace:
+    """A network of its own, which ends with the object; root only."""
+
+    CLONE_NEWNET = 0x40000000
+
+    def __init__(self):
+        self.holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
+        self.enter = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net"]
+        host = os.readlink("/proc/self/ns/net")
+        deadline = time.monotonic() + 10
+        while os.readlink(f"/proc/{self.holder.pid}/ns/net") == host:
+            if self.holder.poll() is not None or time.monotonic() > deadline:
+                raise unittest.SkipTest("no network namespaces here")
+            time.sleep(0.01)
+
+    def ip(self, *arguments):
+        subprocess.run([*self.enter, "ip", *arguments], check=True)
+
+    def connect(self, address, port):
+        """A connection from inside: a thread may live in another network than the rest of its process."""
+        made = []
+
+        def inside():
+            with open(f"/proc/{self.holder.pid}/ns/net") as namespace:
+                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), self.CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+            made.append(Connection(address, port, timeout=30))
+
+        thread = threading.Thread(target=inside)
+        thread.start()
+        thread.join()
+        return made[0]
+
+    def close(self):
+        self.holder.communicate()
+
+
+class KeldaInNamespace(Kelda):
+    ADDRESS, PEER = "192.0.2.1", "192.0.2.2"
+
+    def command(self):
+        return [*self.namespace.enter, *(word.replace("127.0.0.1", self.ADDRESS) for word in super().command())]
+
+
+class DeadPeers(acceptance.Case):
+    KEEPALIVE = 3
+
+    def setUp(self):
+        if self.mode == "vm":
+            self.skipTest("the machine's own TCP: net_frames_test")
+        if os.geteuid() != 0 or not shutil.which("ip"):
+            self.skipTest("needs root and `ip`, to make a network whose cable can be pulled")
+        super().setUp()
+        self.here, self.there = Namespace(), Namespace()
+        self.addCleanup(self.there.close)
+        self.addCleanup(self.here.close)
+        self.here.ip("link", "set", "lo", "up")
+        self.here.ip("link", "add", "near", "type", "veth", "peer", "name", "far", "netns", str(self.there.holder.pid))
+        for namespace, name, address in ((self.here, "near", KeldaInNamespace.ADDRESS), (self.there, "far", KeldaInNamespace.PEER)):
+            namespace.ip("address", "add", f"{address}/30", "dev", name)
+            namespace.ip("link", "set", name, "up")
+        server = KeldaInNamespace("hosted", self.folder / "disk", create="128M",
+                                  extra=["--tcp-keepalive", str(self.KEEPALIVE), "--write-timeout", "5"])
+        server.namespace = self.here
+        self.addCleanup(server.kill)
+        self.kelda_server = server.start()
+
+    def connect(self, namespace):
+        client = namespace.connect(KeldaInNamespace.ADDRESS, self.kelda_server.port)
+        self.addCleanup(client.close)
+        self.assertEqual(client.ask("PING"), b"PONG")
+        return client
+
+    def test_dead_peers(self):
+        """Their cable is pulled: they are closed, one between requests and one amid a request. Who is only silent stays."""
+        observer, silent = self.connect(self.here), self.connect(self.here)
+        self.connect(self.there)
+        self.connect(self.there).send_raw(b"*2\r\n$3\r\nGET\r\n$100\r\nhalf")
+        time.sleep(4 * self.KEEPALIVE)  # they answer when they are asked whether they are there
+        self.assertIn(b"connected_clients:4\r", observer.ask("INFO", "clients"))
+        self.there.ip("link", "set", "far", "down")
+        deadline = time.monotonic() + 60
+        while b"connected_clients:2\r" not in (told := observer.ask("INFO", "clients")):
+            self.assertLess(time.monotonic(), deadline, told)
+            time.sleep(0.2)
+        self.assertEqual(silent.ask("PING"), b"PONG")
+        self.assertEqual(self.kelda_server.stop(), 0, self.kelda_server.output())
 
 
 class HostileClients(acceptance.Case):
@@ -293,4 +385,4 @@ class HostileClients(acceptance.Case):
 if __name__ == "__main__" and sys.argv[1:2] == ["stand-by"]:
     stand_by(int(sys.argv[2]), int(sys.argv[3]))
 elif __name__ == "__main__":
-    acceptance.run([HostileClients])
+    acceptance.run([HostileClients, DeadPeers])
