@@ -65,7 +65,7 @@ BUGS = {
     "frees_not_finished": [("btree", "BtreeSpace.Frees*")],
     "locks_before_commit_record": [("engine", "Engine.*")],
     "reader_skips_commit_lsn": [("engine", "Engine.*")],
-    "scan_without_lock": [("engine", "Engine.*")],
+    "scan_without_lock": [("isolation", "IsolationEngine.Simulated*")],
     "both_readers_upgrade": [("engine", "Locks.*")],
     "drop_forgotten": [(CRASH, "Complete/*/clearanddrop")],
     "reply_before_durable": [("server", "Keys.*")],
