@@ -128,6 +128,10 @@ TEST_P(FileDevice, RefusesWhatIsNotADisk) {
     EXPECT_TRUE(open(folder_ + "/no/such/folder", {.create_bytes = 1_MiB}).failed_with(Code::kInvalidArgument));
     std::ofstream(folder_ + "/empty");
     EXPECT_TRUE(open(folder_ + "/empty").failed_with(Code::kTooSmall));
+    EXPECT_TRUE(open(folder_ + "/empty/below").failed_with(Code::kInvalidArgument));
+    EXPECT_TRUE(open(path_, {.create_bytes = std::uint64_t{1} << 62}).failed_with(Code::kNoSpace));
+    EXPECT_TRUE(open(path_, {.create_bytes = std::uint64_t{1} << 63}).failed_with(Code::kIo)) << "no size at all";
+    EXPECT_FALSE(std::filesystem::exists(path_)) << "what could not be made is not left behind";
   });
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "blockdev/memory_sim.h"
+#include "blockdev/overlay.h"
 #include "runtime/core.h"
 
 namespace kelda::blockdev {
@@ -371,6 +372,45 @@ TEST(MemoryDevice, WithoutFlushOrDiscardItSaysSo) {
   ASSERT_TRUE(put(disk, 4096, 1));
   EXPECT_TRUE(disk.write_zeroes(0, 2_MiB));  // written by the helper
   EXPECT_EQ(first_byte(disk, 4096), 0);
+  disk.set_plan({.rules = {{.fault = Fault::kNoSpace, .op = Op::kWrite, .skip = 1}}});
+  EXPECT_TRUE(disk.write_zeroes(0, 2_MiB).failed_with(Code::kNoSpace));
+  Block block(0);
+  EXPECT_TRUE(disk.register_buffers(block.all()).failed_with(Code::kUnsupported));
+}
+
+// A write that is to rot, or to leave a bad sector, and finds no room: it is refused like any other.
+TEST(MemoryDevice, AFullDiskRefusesWhatWasToBeDamaged) {
+  for (const Fault fault : {Fault::kBitRot, Fault::kBadSector}) {
+    MemoryDevice disk({}, {.rules = {{.fault = fault, .op = Op::kWrite}}, .capacity_bytes = 0});
+    EXPECT_TRUE(put(disk, 0, 1).failed_with(Code::kNoSpace));
+    EXPECT_EQ(first_byte(disk, 0), 0);
+  }
+}
+
+// What it has is served from memory; the disk below is needed for the rest, also of a block that is written in part.
+TEST(OverlayDevice, PassesOnThatTheDiskBelowCannotBeRead) {
+  auto owned = std::make_unique<MemoryDevice>();
+  MemoryDevice& below = *owned;
+  ASSERT_TRUE(put(below, 0, 1, 16_KiB));
+  OverlayDevice overlay(std::move(owned));
+  ASSERT_TRUE(put(overlay, 4096, 2));
+  below.set_plan({.rules = {{.fault = Fault::kError, .op = Op::kRead, .count = FaultRule::kAlways}}});
+  Block block(0);
+  EXPECT_TRUE(overlay.read(0, block.all()).failed_with(Code::kIo));
+  EXPECT_TRUE(put(overlay, 8192, 3, 512).failed_with(Code::kIo));
+  EXPECT_TRUE(overlay.write_zeroes(512, 4096).failed_with(Code::kIo));
+  EXPECT_TRUE(put(overlay, 8192, 3)) << "a whole block needs nothing from below";
+  below.set_plan({});
+  EXPECT_EQ(first_byte(overlay, 0), 1);
+  EXPECT_EQ(first_byte(overlay, 4096), 2);
+  EXPECT_EQ(first_byte(overlay, 8192), 3);
+  EXPECT_EQ(first_byte(below, 8192), 1);
+  ASSERT_TRUE(put(overlay, 12288, 5, 512));
+  ASSERT_TRUE(overlay.write_zeroes(12288 + 1024, 512));
+  ASSERT_TRUE(overlay.read(12288, block.all()));
+  for (std::size_t i = 0; i < 4096; ++i) {
+    ASSERT_EQ(std::to_integer<int>(block.all()[i]), i < 512 ? 5 : i >= 1024 && i < 1536 ? 0 : 1) << i;
+  }
 }
 
 }  // namespace

@@ -124,6 +124,25 @@ TEST(PoolLimbo, LatchedPagesAreSkippedAndMissesGoOn) {
   sim.pool->check_invariants();
 }
 
+TEST(PoolLimbo, AMissWithAllFramesLatchedEndsInAnError) {
+  Result<int> ran = runtime::run_simulated({.core_count = 1}, [](runtime::Runtime&) {
+    runtime::UncheckedLatches a_miss_with_latches_held;
+    SimPool sim;
+    std::vector<ExclusiveGuard> held;
+    for (std::uint64_t page = 0; page < kFrames; ++page) {
+      auto guard = ExclusiveGuard::take(*sim.pool, PageId(page));
+      EXPECT_TRUE(guard);
+      held.push_back(std::move(*guard));
+    }
+    EXPECT_TRUE(sim.pool->make_resident(PageId(kFrames)).failed_with(Code::kOutOfMemory));
+    held.clear();
+    EXPECT_TRUE(sim.pool->make_resident(PageId(kFrames)));
+    sim.pool->check_invariants();
+    return 0;
+  });
+  ASSERT_TRUE(ran) << ran.error().to_string();
+}
+
 TEST(PoolWait, EverybodyWhoWantsAPageWaitsForItsOneRead) {
   Result<int> ran = runtime::run_simulated({.seed = 5, .core_count = 3}, [](runtime::Runtime& runtime) {
     SimPool sim;
@@ -272,6 +291,50 @@ TEST(PoolWriteBack, EverythingBeforeTheCallIsDurableAfterIt) {
       }
       stop = true;
       writers.wait();
+      sim.pool->check_invariants();
+      return 0;
+    });
+    ASSERT_TRUE(ran) << ran.error().to_string();
+  }
+}
+
+// The sweep comes to pages that are latched and puts them off; the store fails when it comes back to them: with a few copies
+// in hand while the next is latched still, and with a full batch of them. Or before, with what else is dirty.
+TEST(PoolWriteBack, AStoreThatFailsAtPagesThatWerePutOffFailsThePool) {
+  enum class When { kBefore, kOneByOne, kAllAtOnce };
+  for (const When when : {When::kBefore, When::kOneByOne, When::kAllAtOnce}) {
+    Result<int> ran = runtime::run_simulated({.core_count = 1}, [&](runtime::Runtime&) {
+      SimPool sim;
+      constexpr std::uint64_t kOthers = 10;
+      const std::uint64_t others = when == When::kBefore ? kOthers : 0;
+      for (std::uint64_t i = 0; i < others; ++i) EXPECT_TRUE(bump(*sim.pool, PageId(1000 + i)));
+      sim.store.fail_writes = when == When::kBefore;
+      runtime::Completion holder;
+      holder.add();
+      constexpr std::uint64_t kHeld = 100;
+      EXPECT_TRUE(runtime::Core::current().spawn([&] {
+        runtime::UncheckedLatches waits_with_latches_held;
+        std::vector<ExclusiveGuard> held;
+        for (std::uint64_t page = 0; page < kHeld; ++page) {
+          auto guard = ExclusiveGuard::take(*sim.pool, PageId(page));
+          EXPECT_TRUE(guard);
+          guard->mark_dirty(Lsn(1));
+          held.push_back(std::move(*guard));
+        }
+        runtime::Core::current().sleep_until(runtime::now_ns() + 1'000'000);
+        sim.store.fail_writes = true;
+        if (when == When::kOneByOne) {
+          held.erase(held.begin(), held.begin() + 10);
+          runtime::Core::current().sleep_until(runtime::now_ns() + 1'000'000);
+        }
+        held.clear();
+        holder.done();
+      }));
+      runtime::Core::current().sleep_until(runtime::now_ns() + 500'000);
+      EXPECT_TRUE(sim.pool->write_back_all().failed_with(Code::kFailed));
+      holder.wait();
+      EXPECT_EQ(sim.pool->stats().dirty, kHeld + others);
+      EXPECT_EQ(sim.store.writes, 0u);
       sim.pool->check_invariants();
       return 0;
     });

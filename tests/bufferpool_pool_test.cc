@@ -29,6 +29,19 @@ TEST_F(Pool, TooFewFramesAreRefused) {
   EXPECT_TRUE(BufferPool::create({.frame_count = 255, .page_count = 10}, store).failed_with(Code::kInvalidArgument));
 }
 
+// More address space than any machine has: of pages, of their states, of frames.
+TEST_F(Pool, MoreThanTheAddressSpaceHoldsIsRefused) {
+  constexpr std::uint64_t kTooMany = std::uint64_t{1} << 50;
+  EXPECT_FALSE(BufferPool::create({.frame_count = kFrames, .page_count = kTooMany}, store));
+  EXPECT_TRUE(SimulatedPageMap::create(kTooMany, false).failed_with(Code::kOutOfMemory));
+  for (const PoolOptions& options : {PoolOptions{.frame_count = kFrames, .page_count = kTooMany},
+                                     PoolOptions{.frame_count = kTooMany, .page_count = kPages}}) {
+    auto map = SimulatedPageMap::create(kPages, false);
+    ASSERT_TRUE(map);
+    EXPECT_TRUE(BufferPool::create(options, store, std::move(*map)).failed_with(Code::kOutOfMemory));
+  }
+}
+
 TEST_F(Pool, AMissReadsOnceThenItIsAHit) {
   std::uint64_t version;
   EXPECT_FALSE(pool->optimistic_begin(PageId(7), version));
@@ -45,6 +58,7 @@ TEST_F(Pool, PagesThatDoNotExistAreRefused) {
   EXPECT_TRUE(pool->make_resident(PageId(kPages)).failed_with(Code::kCorrupt));
   EXPECT_TRUE(pool->latch_shared(PageId(~0ull)).failed_with(Code::kCorrupt));
   EXPECT_TRUE(pool->latch_exclusive(PageId(kPages)).failed_with(Code::kCorrupt));
+  EXPECT_TRUE(ExclusiveGuard::take_fresh(*pool, PageId(kPages)).failed_with(Code::kCorrupt));
 }
 
 TEST_F(Pool, AChangeInvalidatesOptimisticReaders) {
@@ -135,6 +149,33 @@ TEST_F(Pool, AFailedWriteFailsThePoolButHitsGoOn) {
   EXPECT_EQ(*read_counter(*pool, PageId(7)), 1u);
   EXPECT_EQ(store.stored_counter(PageId(7)), 0u);
   EXPECT_EQ(pool->stats().dirty, 1u) << "what could not be written is still dirty";
+}
+
+TEST_F(Pool, AFailedWriteEndsASweepOfManyBatches) {
+  constexpr std::uint64_t kDirty = 200;
+  for (std::uint64_t page = 0; page < kDirty; ++page) ASSERT_TRUE(bump(*pool, PageId(page)));
+  store.fail_writes = true;
+  const Result<> swept = pool->write_back_all();
+  ASSERT_TRUE(swept.failed_with(Code::kFailed));
+  EXPECT_NE(swept.error().message().find("restart"), std::string::npos) << swept.error().message();
+  EXPECT_EQ(pool->stats().dirty, kDirty);
+  EXPECT_EQ(store.syncs, 0u);
+}
+
+// Its workers share the frames; the one that finds nothing to write ends as well when another one fails.
+TEST_F(Pool, AFailedWriteOfOneWorkerEndsTheSweepOfAll) {
+  constexpr std::uint64_t kManyFrames = 2048, kAtOnce = 64;
+  for (std::uint64_t first = 0; first < kManyFrames; first += 256) {
+    MemoryStore slow(kPages);
+    auto made = BufferPool::create({.frame_count = kManyFrames, .page_count = kPages}, slow);
+    ASSERT_TRUE(made);
+    BufferPool& large = **made;
+    for (std::uint64_t page = 0; page < kManyFrames - 512; ++page) ASSERT_TRUE(large.make_resident(PageId(page)));
+    for (std::uint64_t page = first; page < first + kAtOnce; ++page) ASSERT_TRUE(bump(large, PageId(page)));
+    slow.fail_writes = true;
+    EXPECT_TRUE(large.write_back_all().failed_with(Code::kFailed)) << first;
+    EXPECT_EQ(large.stats().dirty, kAtOnce);
+  }
 }
 
 TEST_F(Pool, AFailedWriteInEvictionReachesTheMiss) {

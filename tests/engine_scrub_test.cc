@@ -188,6 +188,22 @@ TEST(EngineScrub, SuperblockCopiesAreRepairedByACheckpoint) {
   }
 }
 
+TEST(EngineScrub, ASuperblockThatCannotBeRead) {
+  on_cores(1, [](runtime::Runtime&) {
+    Scrubbed s;
+    s.disk->set_plan({.rules = {{.fault = Fault::kError, .op = Op::kRead, .to_bytes = disk::kSuperblockAreaBytes,
+                                 .count = blockdev::FaultRule::kAlways}}});
+    const ScrubStatus status = s.scrub();
+    EXPECT_EQ(status.errors, 1u);
+    EXPECT_EQ(status.repaired, 0u);
+    ASSERT_EQ(s.told.size(), 1u);
+    EXPECT_NE(s.told[0].find("superblock: "), std::string::npos) << s.told[0];
+    s.disk->set_plan({});
+    EXPECT_EQ(s.scrub().errors, 0u);
+    EXPECT_OK(s.db->close());
+  });
+}
+
 TEST(EngineScrub, ADamagedLogIsMadeUnneeded) {
   on_cores(1, [](runtime::Runtime&) {
     Scrubbed s;

@@ -174,6 +174,107 @@ TEST(WalFlush, AFailedPageWriteOfACheckpointFailsTheLog) {
   EXPECT_TRUE((*db)->log->reserve(nullptr, 10).failed_with(Code::kFailed));
 }
 
+// A checkpoint with more counts and undo copies than a buffer holds writes the log many times before it writes a page:
+// whichever write fails, everybody is told, and what was acknowledged before is there after a restart.
+TEST(WalFlush, WhicheverWriteOfACheckpointFailsTheLogFails) {
+  bool passed = false;
+  for (std::uint64_t writes = 0; !passed; ++writes) {
+    auto disk = new_disk();
+    {
+      auto db = Db::open_with_page(*disk);
+      ASSERT_OK(db);
+      for (std::uint64_t tree = 100; tree < 100 + 30'000; ++tree) (*db)->log->set_count(TreeId{tree}, 1);
+      OpenTxn open(**db);
+      for (std::uint32_t i = 0; i < 2000; ++i) ASSERT_OK((*db)->pages->add(open, {PageId{1}, i % 400}, 1));
+      OpenTxn committed(**db);
+      ASSERT_OK((*db)->pages->add(committed, {PageId{1}, 450}, 9));
+      ASSERT_OK((*db)->pages->commit_durably(committed));
+      disk->set_plan({.rules = {{.fault = Fault::kError, .op = Op::kWrite, .skip = writes}}});
+      const auto done = (*db)->log->checkpoint();
+      passed = disk->faults_hit() == 0;
+      EXPECT_EQ(done.has_value(), passed) << "write " << writes;
+      EXPECT_EQ((*db)->log->health().failed_with(Code::kFailed), !passed);
+      disk->set_plan({});
+      disk = power_cut(*disk, Survival::kNone);
+    }
+    auto db = Db::open(*disk);
+    ASSERT_OK(db);
+    EXPECT_EQ(*(*db)->pages->get({PageId{1}, 450}), 9) << "after write " << writes << " failed";
+    EXPECT_EQ(*(*db)->pages->get({PageId{1}, 0}), 0);
+    ASSERT_LT(writes, 200U);
+  }
+}
+
+// The buffer is full when the checkpoint wants to append one of its records, and the write that would make room fails.
+TEST(WalFlush, ACheckpointThatFindsNoRoomInTheBufferAndAFailedDiskFailsTheLog) {
+  const auto fill = [](Db& db, int big, int small) {
+    const std::uint64_t batches = db.log->stats().batches;
+    int appended = 0;
+    for (; appended < big + small && db.log->stats().batches == batches; ++appended) {
+      EXPECT_TRUE(db.pages->noise(PageId{1}, appended < big ? 1000 : 8));
+    }
+    return db.log->stats().batches == batches ? appended : appended - 1;  // without the one that flushed
+  };
+  const auto filled = [&](blockdev::MemoryDevice& disk, int big, int small) {
+    auto db = Db::open_with_page(disk);
+    EXPECT_TRUE(db);
+    return std::pair(std::move(*db), fill(**db, big, small));
+  };
+  constexpr int kPlenty = 10'000;
+  auto measured = new_disk(), again = new_disk();
+  const int big = filled(*measured, kPlenty, 0).second;
+  const int small = filled(*again, big, kPlenty).second - big;
+  for (int short_of_full = 0; short_of_full < 6; ++short_of_full) {
+    auto disk = new_disk();
+    auto db = Db::open_with_page(*disk);
+    ASSERT_OK(db);
+    fill(**db, big, small - short_of_full);
+    OpenTxn open(**db);
+    if (short_of_full > 2) ASSERT_OK((*db)->pages->add(open, {PageId{1}, 0}, 1, 1));
+    const std::uint64_t batches = (*db)->log->stats().batches;
+    disk->set_plan({.rules = {{.fault = Fault::kError, .op = Op::kWrite, .count = blockdev::FaultRule::kAlways}}});
+    EXPECT_TRUE((*db)->log->checkpoint().failed_with(Code::kFailed));
+    EXPECT_LE((*db)->log->stats().batches, batches + 1);
+    EXPECT_TRUE((*db)->log->health().failed_with(Code::kFailed));
+  }
+}
+
+// Without a writer in the background, who finds the buffer full writes it out: the failure is theirs.
+TEST(WalFlush, AFailedWriteReachesWhoWaitsForRoom) {
+  auto disk = new_disk();
+  auto db = Db::open_with_page(*disk);
+  ASSERT_OK(db);
+  disk->set_plan({.rules = {{.fault = Fault::kError, .op = Op::kWrite, .count = blockdev::FaultRule::kAlways}}});
+  Result<Lsn> appended = Lsn{1};
+  for (int i = 0; i < 100'000 && appended; ++i) appended = (*db)->pages->noise(PageId{1}, 8);
+  EXPECT_TRUE(appended.failed_with(Code::kFailed));
+}
+
+// A reservation made before the log was shut down is used while the last checkpoint waits for the disk.
+TEST(WalFlush, AShutdownThatIsWrittenIntoIsRefused) {
+  const auto ran = runtime::run_simulated({.core_count = 1}, [](runtime::Runtime&) {
+    auto disk = new_disk();
+    auto db = Db::open_with_page(*disk);
+    EXPECT_TRUE(db);
+    auto room = (*db)->log->reserve(nullptr, 0);
+    EXPECT_TRUE(room);
+    disk->set_plan({.delay_min_ns = 1'000'000, .delay_max_ns = 1'000'000});
+    runtime::Completion late;
+    late.add();
+    EXPECT_TRUE(runtime::Core::current().spawn([&] {
+      runtime::Core::current().sleep_until(runtime::now_ns() + 500'000);
+      (*db)->log->append(*room, nullptr, {.count = {kTree, 1}});
+      late.done();
+    }));
+    EXPECT_TRUE((*db)->log->checkpoint(true).failed_with(Code::kBusy));
+    late.wait();
+    EXPECT_TRUE((*db)->log->health()) << "nothing is wrong, it was only too early";
+    EXPECT_TRUE((*db)->log->checkpoint(true));
+    return 0;
+  });
+  ASSERT_TRUE(ran.has_value()) << ran.error().to_string();
+}
+
 // Two cores add to the same counters under page latches and commit without waiting; whatever prefix a power cut keeps is
 // a consistent one.
 TEST(WalFlush, TwoCoresAppendInterleavedAndAnyCutKeepsAPrefix) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/prng.h"
+#include "wal/log_buffer.h"
 #include "wal/record.h"
 #include "wal/undo_set.h"
 
@@ -51,6 +52,12 @@ TEST(WalRecord, ParseNeverLeavesTheBytes) {
     for (std::uint32_t c = 0; c < view->change_count(); ++c) EXPECT_LE(view->change_at(offset).payload.size(), bytes.size());
     EXPECT_LE(view->undo().size(), bytes.size());
   }
+}
+
+TEST(LogBuffer, MoreMemoryThanThereIsIsRefused) {
+  constexpr std::uint64_t kTooMuch = std::uint64_t{1} << 60;
+  EXPECT_TRUE(allocate_aligned(kTooMuch, kPageBytes).failed_with(Code::kOutOfMemory));
+  EXPECT_TRUE(LogBuffer::create(kTooMuch).failed_with(Code::kOutOfMemory));
 }
 
 class UndoSetTest : public testing::Test {

@@ -1,0 +1,166 @@
+// The C interface: each code that it promises, met as a program in C would meet it.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "common/types.h"
+#include "kelda/kelda_c.h"
+#include "runtime/platform_bare.h"
+
+namespace kelda {
+namespace {
+
+class CApi : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (runtime::is_bare()) GTEST_SKIP() << "there are no files in the machine";
+    char pattern[] = "/var/tmp/kelda-test-XXXXXX";
+    folder_ = mkdtemp(pattern);
+    path_ = folder_ + "/disk";
+  }
+  void TearDown() override {
+    if (!folder_.empty()) std::filesystem::remove_all(folder_);
+  }
+  kelda_code open(kelda_database** db) {
+    const kelda_options options{.memory_bytes = 24_MiB, .create_bytes = 20_MiB, .durability_none = 0};
+    return kelda_open(path_.c_str(), &options, db);
+  }
+  kelda_database* must_open() {
+    kelda_database* db = nullptr;
+    EXPECT_EQ(open(&db), KELDA_OK) << kelda_error_message();
+    EXPECT_EQ(kelda_open_tree(db, "t", 1, &tree_), KELDA_OK) << kelda_error_message();
+    return db;
+  }
+  kelda_transaction* begin(kelda_database* db) {
+    kelda_transaction* txn = nullptr;
+    EXPECT_EQ(kelda_begin(db, &txn), KELDA_OK);
+    return txn;
+  }
+  kelda_code put(kelda_transaction* txn, const std::string& key, const std::string& value) {
+    return kelda_put(txn, tree_, key.data(), key.size(), value.data(), value.size());
+  }
+  kelda_code get(kelda_transaction* txn, const std::string& key) {
+    const void* value;
+    std::size_t bytes;
+    return kelda_get(txn, tree_, key.data(), key.size(), &value, &bytes);
+  }
+  void put_and_commit(kelda_database* db, int keys) {
+    kelda_transaction* txn = begin(db);
+    for (int i = 0; i < keys; ++i) EXPECT_EQ(put(txn, "key" + std::to_string(i), std::string(9000, 'v')), KELDA_OK);
+    EXPECT_EQ(kelda_commit(txn), KELDA_OK) << kelda_error_message();
+  }
+
+  std::string folder_, path_;
+  kelda_tree tree_{};
+};
+
+TEST_F(CApi, WhatTheCallerDidWrong) {
+  kelda_database* db = nullptr;
+  EXPECT_EQ(kelda_open((folder_ + "/none").c_str(), nullptr, &db), KELDA_NOT_FOUND);
+  EXPECT_NE(std::string(kelda_error_message()).find("/none"), std::string::npos);
+  EXPECT_EQ(kelda_open(folder_.c_str(), nullptr, &db), KELDA_INVALID_ARGUMENT);
+  db = must_open();
+  kelda_database* second = nullptr;
+  EXPECT_EQ(open(&second), KELDA_BUSY);
+  kelda_tree none;
+  EXPECT_EQ(kelda_open_tree(db, "none", 0, &none), KELDA_NOT_FOUND);
+  EXPECT_EQ(kelda_open_tree(db, "", 1, &none), KELDA_INVALID_ARGUMENT);
+  kelda_transaction* txn = begin(db);
+  EXPECT_EQ(put(txn, std::string(100'000, 'k'), "v"), KELDA_TOO_LARGE);
+  EXPECT_EQ(get(txn, "absent"), KELDA_NOT_FOUND);
+  EXPECT_EQ(kelda_remove(txn, tree_, "absent", 6), KELDA_NOT_FOUND);
+  kelda_scan* scan = nullptr;
+  EXPECT_EQ(kelda_scan_open(txn, tree_, "", 0, &scan), KELDA_NOT_FOUND) << "an empty tree";
+  EXPECT_EQ(kelda_commit(txn), KELDA_OK);
+  EXPECT_EQ(kelda_close(db), KELDA_OK) << kelda_error_message();
+}
+
+TEST_F(CApi, AnotherTransactionHasIt) {
+  kelda_database* db = must_open();
+  kelda_transaction* one = begin(db);
+  kelda_transaction* two = begin(db);
+  EXPECT_EQ(put(one, "a", "1"), KELDA_OK);
+  EXPECT_EQ(put(two, "b", "1"), KELDA_OK);
+  // One of the two must give up, the one that goes against the order of the locks; the other would wait for it.
+  kelda_scan* scan = nullptr;
+  EXPECT_EQ(kelda_scan_open(two, tree_, "", 0, &scan), KELDA_CONFLICT);
+  EXPECT_EQ(kelda_roll_back(two), KELDA_OK);
+  EXPECT_EQ(kelda_commit(one), KELDA_OK);
+  EXPECT_EQ(kelda_close(db), KELDA_OK);
+}
+
+TEST_F(CApi, TheDiskIsFull) {
+  kelda_database* db = must_open();
+  kelda_code code = KELDA_OK;
+  for (int i = 0; i < 4000 && code == KELDA_OK; ++i) {
+    kelda_transaction* txn = begin(db);
+    code = put(txn, "key" + std::to_string(i), std::string(30'000, 'v'));
+    const kelda_code ended = code == KELDA_OK ? kelda_commit(txn) : kelda_roll_back(txn);
+    EXPECT_EQ(ended, KELDA_OK) << kelda_error_message();
+  }
+  EXPECT_EQ(code, KELDA_NO_SPACE) << kelda_error_message();
+  kelda_transaction* txn = begin(db);
+  EXPECT_EQ(get(txn, "key0"), KELDA_OK);
+  EXPECT_EQ(kelda_remove(txn, tree_, "key0", 4), KELDA_OK);
+  EXPECT_EQ(kelda_commit(txn), KELDA_OK);
+  EXPECT_EQ(kelda_close(db), KELDA_OK);
+}
+
+// Pages of values are broken, then the file ends before them: the leaf tells that they are there.
+TEST_F(CApi, PagesThatAreDamagedAndGone) {
+  kelda_database* db = must_open();
+  put_and_commit(db, 300);
+  EXPECT_EQ(kelda_close(db), KELDA_OK);
+  const auto bytes = std::filesystem::file_size(path_);
+  {
+    std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+    std::string page(4096, '\0');
+    for (std::uint64_t at = 0; at < bytes; at += 4096) {
+      file.seekg(static_cast<std::streamoff>(at));
+      file.read(page.data(), 4096);
+      if (page.find(std::string(100, 'v')) == std::string::npos) continue;
+      file.seekp(static_cast<std::streamoff>(at + 2000));
+      file.write("damage", 6);
+    }
+  }
+  db = must_open();
+  kelda_transaction* txn = begin(db);
+  EXPECT_EQ(get(txn, "key7"), KELDA_CORRUPT);
+  kelda_scan* scan = nullptr;
+  ASSERT_EQ(kelda_scan_open(txn, tree_, "", 0, &scan), KELDA_OK);
+  const void *key, *value;
+  std::size_t key_bytes, value_bytes;
+  EXPECT_EQ(kelda_scan_current(scan, &key, &key_bytes, &value, &value_bytes), KELDA_CORRUPT);
+  kelda_scan_close(scan);
+  std::filesystem::resize_file(path_, 1_MiB);
+  EXPECT_EQ(get(txn, "key7"), KELDA_IO);
+  std::filesystem::resize_file(path_, bytes);
+  EXPECT_EQ(kelda_roll_back(txn), KELDA_OK);
+  EXPECT_EQ(kelda_close(db), KELDA_OK) << kelda_error_message();
+}
+
+TEST_F(CApi, TheEngineStoppedAcknowledging) {
+  kelda_database* db = must_open();
+  kelda_transaction* txn = begin(db);
+  EXPECT_EQ(put(txn, "a", "1"), KELDA_OK);
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  signal(SIGXFSZ, SIG_IGN);
+  const rlimit none{4096, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
+  EXPECT_EQ(kelda_commit(txn), KELDA_FAILED);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  signal(SIGXFSZ, SIG_DFL);
+  EXPECT_NE(std::string(kelda_error_message()).find("restart"), std::string::npos) << kelda_error_message();
+  EXPECT_EQ(kelda_close(db), KELDA_FAILED);
+  db = must_open();
+  EXPECT_EQ(kelda_close(db), KELDA_OK);
+}
+
+}  // namespace
+}  // namespace kelda
