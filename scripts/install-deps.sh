@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, testing and running need, and only what is missing. With the word "fuzz",
-# also those of scripts/fuzz.sh.
+# also those of scripts/fuzz.sh; with the word "coverage", those of scripts/coverage.sh.
 set -euo pipefail
 
 packages=(
@@ -11,6 +11,7 @@ packages=(
   redis-tools redis-server python3-redis liblmdb-dev
 )
 [ "${1:-}" != fuzz ] || packages+=(clang-19 libclang-rt-19-dev llvm-19)
+[ "${1:-}" != coverage ] || packages+=(gcovr)
 
 missing=()
 for package in "${packages[@]}"; do
