@@ -92,9 +92,9 @@ DemandFault fill(VirtAddr page, Protection protection) {
   return DemandFault::kMapped;
 }
 
-DemandFault fault(VirtAddr address, Protection wanted) {
+DemandFault fault(VirtAddr address, Protection wanted, AreaGuard::Stack stack) {
   if (!is_demand(address, 1)) return DemandFault::kNoArea;
-  AreaGuard guard(AreaGuard::Stack::kOfTrap);
+  AreaGuard guard(stack);
   const Area* area = g_areas.find(address);
   if (!area) return DemandFault::kNoArea;
   if (area->protection == Protection::kNone || !allows(area->protection, wanted)) return DemandFault::kForbidden;
@@ -207,11 +207,12 @@ void init_demand() {
 }
 
 DemandFault demand_fault(VirtAddr address, bool write, bool fetch) {
-  return fault(address, write ? Protection::kWrite : fetch ? Protection::kExecute : Protection::kRead);
+  return fault(address, write ? Protection::kWrite : fetch ? Protection::kExecute : Protection::kRead,
+               AreaGuard::Stack::kOfTrap);
 }
 
 DemandFault populate_page(VirtAddr page) {
-  return fault(page, Protection::kRead);
+  return fault(page, Protection::kRead, AreaGuard::Stack::kOfProgram);
 }
 
 std::int64_t demand_map(const MapRequest& request) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernel/cpu.h"
@@ -140,6 +141,13 @@ TEST_F(KernelMemory, CallsMayComeFromTheLastBytesOfAStackPage) {
     if (frame) free_frames_contiguous(*frame, 1);
     return frame.has_value();
   });
+  constexpr std::size_t kPages = kPageBytes / 16;  // one for each place
+  static std::byte* missing;
+  missing = map_pages(kPages);
+  std::byte* const memory = missing;
+  ASSERT_NE(memory, nullptr);
+  from_everywhere_on_a_stack_page([] { return populate(std::exchange(missing, missing + kPageBytes), kPageBytes).has_value(); });
+  ASSERT_EQ(munmap(memory, kPages * kPageBytes), 0);
 }
 
 // Those of interrupts and exceptions, and those on which CPUs idle; and the one that the machine was started on.
