@@ -44,7 +44,8 @@ struct CoreInternals {
   // Makes another virtual core of this thread the current one.
   static void set_current(Core* core) { Core::current_ = core; }
 
-  // One turn: messages, timers, ready fibers, one of those that gave way, pollers. False when nothing is ready: then idle(), which looks again.
+  // One turn: messages, timers, ready fibers, one of those that gave way, pollers. False when nothing is ready: then
+  // idle(), which looks again.
   bool turn();
   std::size_t take_messages();
   std::size_t expire_timers();

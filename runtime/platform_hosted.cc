@@ -19,10 +19,6 @@ std::int64_t read_clock(clockid_t clock) {
 
 class HostedPlatform final : public Platform {
  public:
-  HostedPlatform() {
-    if (sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) CPU_ZERO(&allowed_);
-  }
-
   Result<std::unique_ptr<CoreBackend>> make_backend() override { return make_hosted_backend(); }
   TimeNs now_ns() override { return static_cast<TimeNs>(read_clock(CLOCK_MONOTONIC)); }
   std::int64_t wall_clock_us() override { return read_clock(CLOCK_REALTIME) / 1000; }
@@ -35,14 +31,12 @@ class HostedPlatform final : public Platform {
   }
 
   std::uint32_t cpu_count() override {
-    const int count = CPU_COUNT(&allowed_);
-    return count > 0 ? static_cast<std::uint32_t>(count) : 1;
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
+    return static_cast<std::uint32_t>(CPU_COUNT(&allowed));
   }
 
   std::uint32_t max_threads() override { return Core::kMaxCores; }
-
- private:
-  cpu_set_t allowed_{};
 };
 
 }  // namespace

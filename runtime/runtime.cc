@@ -75,8 +75,7 @@ class ThreadedRuntime final : public Runtime {
   }
 
   void serve(ServedThread& served) {
-    Platform& platform = process_platform();
-    Result<Core*> core = CoreInternals::attach(platform, true);
+    Result<Core*> core = CoreInternals::attach(process_platform(), true);
     if (core) {
       served.core = *core;
     } else {

@@ -153,7 +153,6 @@ class ListRead final : public Operation {
  private:
   World& world_;
   List& list_;
-  std::uint32_t client_;
   std::string key_;
   std::size_t known_bytes_ = 0;
 };
