@@ -15,8 +15,9 @@ using runtime::TimeNs;
 
 // Bytes read on another core before the window is opened by a message of its own; a reply opens it for free.
 constexpr std::size_t kWindowBatchBytes = 4 * 1024;
-// Else a window could be used up before it is opened, and the peer would wait for ever.
-static_assert(kWindowBatchBytes * 2 <= WindowPool::kFirstBytes);
+// Else a window that was used up and read would not be announced again, and the peer would wait for ever: what opens it
+// may be all but one byte short of a batch.
+static_assert(WindowPool::kFirstBytes - (kWindowBatchBytes - 1) >= TCP_WND_UPDATE_THRESHOLD);
 
 // lwIP polls a connection every kPollTicks half seconds.
 constexpr u8_t kPollTicks = 1;

@@ -162,7 +162,11 @@ class Frames : public ::testing::Test {
   PeerTimeouts peers_;
 
   void run(std::move_only_function<void(Stack&, Wire&)> body) {
-    auto result = runtime::Runtime::run({.core_count = 1}, [&](runtime::Runtime&) {
+    run_on(1, [&](runtime::Runtime&, Stack& stack, Wire& wire) { body(stack, wire); });
+  }
+
+  void run_on(std::uint32_t core_count, std::move_only_function<void(runtime::Runtime&, Stack&, Wire&)> body) {
+    auto result = runtime::Runtime::run({.core_count = core_count}, [&](runtime::Runtime& runtime) {
       Wire wire;
       const StackOptions options{.peers = peers_, .address = "10.9.0.2/24", .memory_limit_bytes = 1 << 20};
       {
@@ -170,7 +174,7 @@ class Frames : public ::testing::Test {
         auto info = stack.bring_up(options);
         EXPECT_TRUE(info);
         EXPECT_EQ(info->address, "10.9.0.2/24");
-        body(stack, wire);
+        body(runtime, stack, wire);
       }
       return 0;
     });
@@ -233,6 +237,62 @@ TEST_F(Frames, ServesASegmentByHand) {
     EXPECT_TRUE(connection->read(buffer).failed_with(Code::kClosed));
     EXPECT_TRUE(connection->write(Bytes(buffer)).failed_with(Code::kClosed));
     connection.reset();
+    listener->close();
+  });
+}
+
+// Sends all that the window takes, again and again, and never asks whether a closed one has opened, as some peers do
+// not. An even number of segments at first: every second one is acknowledged at once, so nothing else will be said.
+// Returns the next sequence number; sets `stalled` when the window stays closed.
+std::uint32_t fill_windows(Wire& wire, std::uint16_t port, std::uint32_t theirs, std::size_t count_bytes, bool& stalled) {
+  constexpr std::uint32_t kFirst = 1001, kSegmentBytes = 1024;
+  std::uint32_t next = kFirst, edge = kFirst + WindowPool::kFirstBytes;
+  while (next - kFirst < count_bytes && !stalled) {
+    while (next != edge) {
+      const std::uint32_t size = std::min(edge - next, kSegmentBytes);
+      wire.to_stack.push_back(tcp(port, 80, next, theirs, 0x10, std::string(size, 'x')));
+      next += size;
+    }
+    const runtime::TimeNs begin = now_ns();
+    while (edge == next && !stalled) {
+      Core::current().yield();
+      for (const Frame& frame : std::exchange(wire.from_stack, {})) {
+        if (get16(frame, 34 + 2) == port) edge = get32(frame, 34 + 8) + get16(frame, 34 + 14);
+      }
+      stalled = now_ns() - begin > 5'000 * kMs;
+    }
+  }
+  return next;
+}
+
+TEST_F(Frames, AClosedWindowOpensWithoutBeingAskedFor) {
+  run_on(2, [](runtime::Runtime& runtime, Stack& stack, Wire& wire) {
+    auto listener = std::move(*stack.listen({0, 80}, 2));
+    expect_alive(wire);
+    std::uint16_t port = 1234;
+    for (const std::size_t read_bytes : {16 * 1024, 4097, 4500, 5000, 3000, 1460, 700}) {
+      runtime::Completion readers;
+      for (std::uint32_t core = 0; core < 2; ++core) {
+        readers.add();
+        ASSERT_TRUE(runtime.core(core).spawn_remote([&] {
+          auto connection = listener->accept();
+          std::vector<std::byte> buffer(read_bytes);
+          // After each read the stack's core does what it was told of, so that what is told late shows.
+          while (connection && (*connection)->read(buffer)) stack.call([] {});
+          if (connection) connection->reset();
+          readers.done();
+        }));
+      }
+      for (int i = 0; i < 2; ++i, ++port) {  // one is dealt to each core
+        const auto answers = exchange(wire, {tcp(port, 80, 1000, 0, 0x02)});
+        const std::uint32_t theirs = get32(answers.at(0), 34 + 4) + 1;
+        bool stalled = false;
+        const std::uint32_t next = fill_windows(wire, port, theirs, 300'000, stalled);
+        EXPECT_FALSE(stalled) << "reads of " << read_bytes << " bytes, after " << next - 1001;
+        exchange(wire, {tcp(port, 80, next, theirs, 0x04)});  // a reset
+      }
+      readers.wait();
+    }
     listener->close();
   });
 }

@@ -49,6 +49,8 @@
 #define LWIP_WND_SCALE 1
 #define TCP_RCV_SCALE 2
 #define TCP_WND (128 * 1024)
+/* A window that opens by this much is announced at once. Our windows are often far below TCP_WND (net/window_pool.h). */
+#define TCP_WND_UPDATE_THRESHOLD (2 * TCP_MSS)
 #define TCP_SND_BUF (128 * 1024)
 #define TCP_SND_QUEUELEN (4 * TCP_SND_BUF / TCP_MSS)
 #define TCP_SNDLOWAT (TCP_SND_BUF / 4)
