@@ -31,7 +31,7 @@ constinit std::atomic<std::uint64_t> g_pages{0};
 constinit std::uint64_t g_last_tag = 0;
 
 std::uint64_t next_tag() {
-  return (++g_last_tag % kTags) << kTagShift;
+  return ((g_last_tag + 1) % kTags) << kTagShift;
 }
 
 // Frees the frames that still carry the range's tag; others are gone, or retired again later.
@@ -48,13 +48,10 @@ bool release(const Range& range) {
   return freed != 0;
 }
 
-bool release_passed() {
-  bool freed = false;
-  while (g_count && tlb_passed(g_queue[g_head].generation)) {
-    freed |= release(g_queue[g_head]);
-    g_head = (g_head + 1) % kQueueSize;
-    --g_count;
-  }
+bool release_oldest() {
+  bool freed = release(g_queue[g_head]);
+  g_head = (g_head + 1) % kQueueSize;
+  --g_count;
   return freed;
 }
 
@@ -74,10 +71,11 @@ bool limbo_add(VirtAddr begin, VirtAddr end) {
     if (++retired <= kFewPages) invalidate_page(page);
   });
   if (!retired) return true;
+  ++g_last_tag;  // only those of the queue are taken
   g_pages.fetch_add(retired, std::memory_order_relaxed);
   std::uint64_t generation = tlb_new_generation(retired <= kFewPages);
   g_queue[(g_head + g_count++) % kQueueSize] = {begin, end, generation, tag};
-  release_passed();
+  while (g_count && tlb_passed(g_queue[g_head].generation)) release_oldest();
   if (g_pages.load(std::memory_order_relaxed) > memory_stats().total_page_count / kLimboShare) limbo_force();
   return true;
 }
@@ -85,7 +83,10 @@ bool limbo_add(VirtAddr begin, VirtAddr end) {
 bool limbo_force() {
   if (!g_count) return false;
   tlb_force(g_tlb_generation.load(std::memory_order_relaxed));
-  return release_passed();
+  // All of it has passed now. Asked again, a CPU that slept a moment ago may be about to flush, and say no.
+  bool freed = false;
+  while (g_count) freed |= release_oldest();
+  return freed;
 }
 
 }  // namespace kelda::kernel

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -178,6 +179,34 @@ TEST(KernelStress, CpusShareMemoryWithoutLosingAByte) {
   MemoryStats stats = memory_stats();
   EXPECT_GE(stats.free_page_count + stats.limbo_page_count + 600, free_before)
       << "tables and heaps stay, blocks do not";
+}
+
+// A CPU that is just waking up has been counted as asleep by whoever replaces memory, and has not flushed yet.
+TEST(KernelStress, MemoryIsReplacedWhileAnotherCpuFallsAsleepAndWakes) {
+  std::uint32_t cpus = running_bare() ? cpu_count() : std::thread::hardware_concurrency();
+  if (cpus < 2) GTEST_SKIP() << "needs two CPUs";
+  std::atomic<bool> ended{false};
+  std::thread sleeper([&] {
+    while (!ended.load()) std::this_thread::sleep_for(std::chrono::microseconds(20));
+  });
+  constexpr std::size_t kPages = 4;
+  std::uint64_t wrong = 0;
+  void* memory = mmap(nullptr, bytes_of(kPages), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  EXPECT_NE(memory, MAP_FAILED);
+  auto* words = static_cast<volatile std::uint64_t*>(memory);
+  for (std::uint64_t round = 1; round <= 20'000; ++round) {
+    for (std::size_t page = 0; page < kPages; ++page) {
+      wrong += words[page * kWordsPerPage] != 0;
+      words[page * kWordsPerPage] = round;
+    }
+    void* replaced =
+        mmap(memory, bytes_of(kPages), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    if (replaced != memory) ++wrong;
+  }
+  ended.store(true);
+  sleeper.join();
+  EXPECT_EQ(wrong, 0u);
+  munmap(memory, bytes_of(kPages));
 }
 
 }  // namespace
