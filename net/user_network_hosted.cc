@@ -1,6 +1,7 @@
 #include "net/user_network_hosted.h"
 
 #include <memory>
+#include <unordered_set>
 
 #include "net/acceptor_hosted.h"
 #include "net/frame_link_hosted.h"
@@ -29,7 +30,7 @@ class Forwarder {
  public:
   Forwarder(lwip::Stack& stack, Listener& listener, std::uint16_t port) : stack_(stack), listener_(listener), port_(port) {}
 
-  // Until the listener is closed and every session has ended.
+  // Until end(), or the listener is closed otherwise, and every session has ended.
   void run() {
     while (auto client = listener_.accept()) {
       sessions_.add();
@@ -44,20 +45,32 @@ class Forwarder {
     sessions_.wait();
   }
 
+  // The machine has ended; clients that keep their connections open notice it here.
+  void end() {
+    listener_.close();
+    for (Connection* client : clients_) client->shut_down();
+  }
+
  private:
   void serve(std::unique_ptr<Connection> client) {
+    clients_.insert(client.get());
+    forward(*client);
+    clients_.erase(client.get());
+  }
+
+  void forward(Connection& client) {
     auto machine = stack_.connect({kLease.client, port_}, runtime::now_ns() + kConnectTimeoutNs);
     if (!machine) return;
     runtime::Completion back;
     back.add();
     auto begun = runtime::Core::current().spawn(
         [&] {
-          pump(**machine, *client);
+          pump(**machine, client);
           back.done();
         },
         {.name = "forward back"});
     if (!begun) return;
-    pump(*client, **machine);
+    pump(client, **machine);
     back.wait();
   }
 
@@ -65,6 +78,7 @@ class Forwarder {
   Listener& listener_;
   const std::uint16_t port_;
   runtime::Completion sessions_;
+  std::unordered_set<Connection*> clients_;
 };
 
 }  // namespace
@@ -88,8 +102,8 @@ Result<> serve_user_network(UserNetworkOptions options) {
     done.done();
   }));
   ended->wait();
-  listener->close();
-  // The machine answers no more: what is left of its connections is reset with its device.
+  forwarder.end();
+  // What is left of the machine's connections is reset with its device.
   stack.reset();
   done.wait();
   return {};

@@ -358,7 +358,7 @@ class HostileClients(acceptance.Case):
         count = 2000 if self.mode == "hosted" else 500
         before = resident_mib(self.kelda_server.process.pid) if self.mode == "hosted" else 0
         idle = [self.raw() for _ in range(count)]
-        for s in idle:  # passt tells the machine of a connection when there is something to say
+        for s in idle:
             s.sendall(b"PING\r\n")
             self.assertEqual(s.recv(100), b"+PONG\r\n")
         self.under(lambda: time.sleep(1))

@@ -222,6 +222,20 @@ TEST_F(Frames, PromisesNoMoreThanTheFirstWindow) {
   });
 }
 
+TEST_F(Frames, AnswersToManyClientsWaitUntilTheWayIsKnown) {
+  run([](Stack& stack, Wire& wire) {
+    auto listener = std::move(*stack.listen({0, 80}, 1));
+    constexpr std::uint16_t kClients = 500;
+    std::vector<Frame> syns;
+    for (std::uint16_t i = 0; i < kClients; ++i) syns.push_back(tcp(2000 + i, 80, 1000, 0, 0x02));
+    for (const Frame& frame : exchange(wire, std::move(syns))) EXPECT_EQ(get16(frame, 12), 0x0806) << "asks who has the address";
+    std::size_t answered = 0;
+    for (const Frame& frame : exchange(wire, {arp(2)})) answered += get16(frame, 12) == 0x0800 && frame[34 + 13] == 0x12;
+    EXPECT_EQ(answered, kClients);
+    listener->close();
+  });
+}
+
 TEST_F(Frames, ServesASegmentByHand) {
   run([](Stack& stack, Wire& wire) {
     auto listener = std::move(*stack.listen({0, 80}, 1));

@@ -6,6 +6,7 @@ usage: stop_test.py hosted|vm [unittest arguments]
 import os
 import pathlib
 import signal
+import socket
 import sys
 import threading
 import time
@@ -91,8 +92,21 @@ class Stop(acceptance.Case):
         again.process.send_signal(signal.SIGTERM)
         self.assert_clean_end(again)
 
+    def test_clients_that_stay_hold_nothing_up(self):
+        """They are closed, and the port is free at once: the next start needs no patience."""
+        server = self.started()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+            client.sendall(b"PING\r\n")
+            self.assertEqual(client.recv(100), b"+PONG\r\n")
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual(client.recv(100), b"")
+            self.assertEqual(self.ended(server), 0, server.output())
+            with socket.create_server(("127.0.0.1", server.port)):
+                pass
+        self.assert_clean_end(server)
+
     def test_the_parent_is_killed(self):
-        """kill -9 of `kelda vm` itself leaves neither QEMU nor passt behind."""
+        """kill -9 of `kelda vm` itself leaves neither QEMU nor its network behind."""
         if self.mode != "vm":
             self.skipTest("of the VM only")
         server = self.started()

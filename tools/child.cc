@@ -26,7 +26,7 @@ bool in_path(const std::string& program) {
 namespace {
 
 // In the child, between fork and exec: only calls that are safe there.
-[[noreturn]] void become(char* const* argv, std::vector<Child::Descriptor>& descriptors, int stderr_fd, pid_t parent) {
+[[noreturn]] void become(char* const* argv, std::vector<Child::Descriptor>& descriptors, pid_t parent) {
   // Out of the way of one another first.
   constexpr int kAboveAll = 64;
   for (auto& d : descriptors) d.from = fcntl(d.from, F_DUPFD_CLOEXEC, kAboveAll);
@@ -39,7 +39,6 @@ namespace {
   if (getppid() != parent) _exit(127);  // it died before the line above
   const int null_fd = open("/dev/null", O_RDWR);
   if (null_fd >= 0) dup2(null_fd, STDIN_FILENO);
-  if (stderr_fd >= 0) dup2(stderr_fd, STDERR_FILENO);
   for (const auto& d : descriptors) dup2(d.from, d.to);
   execvp(argv[0], argv);
   _exit(127);
@@ -47,7 +46,7 @@ namespace {
 
 }  // namespace
 
-Result<Child> Child::start(const std::vector<std::string>& argv, const std::vector<Descriptor>& descriptors, int stderr_fd) {
+Result<Child> Child::start(const std::vector<std::string>& argv, const std::vector<Descriptor>& descriptors) {
   std::vector<char*> words;
   for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
@@ -55,7 +54,7 @@ Result<Child> Child::start(const std::vector<std::string>& argv, const std::vect
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) return Error(Code::kOutOfMemory, std::string("cannot start ") + argv[0] + ": " + std::strerror(errno));
-  if (pid == 0) become(words.data(), mine, stderr_fd, parent);
+  if (pid == 0) become(words.data(), mine, parent);
   Child child;
   child.pid_ = pid;
   return child;

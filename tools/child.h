@@ -24,10 +24,9 @@ class Child {
   struct Descriptor {
     int from, to;
   };
-  // Looks the program up in PATH. Its stdin is /dev/null; stderr goes to `stderr_fd` if that is not -1. It is in a process
-  // group of its own, so that a terminal's Ctrl-C reaches only the parent, and dies with the parent.
-  static Result<Child> start(const std::vector<std::string>& argv, const std::vector<Descriptor>& descriptors,
-                             int stderr_fd = -1);
+  // Looks the program up in PATH. Its stdin is /dev/null. It is in a process group of its own, so that a terminal's
+  // Ctrl-C reaches only the parent, and dies with the parent.
+  static Result<Child> start(const std::vector<std::string>& argv, const std::vector<Descriptor>& descriptors);
 
   pid_t pid() const { return pid_; }
   void kill_now();

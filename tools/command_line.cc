@@ -72,8 +72,8 @@ void add_vm(CLI::App& root, VmOptions& o) {
   app->add_option("--machine", o.machine, "QEMU machine type; microvm starts fastest")
       ->check(CLI::IsMember({"q35", "pc", "microvm"}))
       ->capture_default_str();
-  app->add_option("--net", o.net, "user: in user space, through passt where it is installed; builtin: the same without passt; tap=IF: a tap device; none")
-      ->type_name("user|builtin|tap=IF|none")
+  app->add_option("--net", o.net, "user: forwards the port, without privileges; passt: the same through passt; tap=IF: a tap device; none")
+      ->type_name("user|passt|tap=IF|none")
       ->capture_default_str();
   add_limits(app, o.limits);
   add_durability(app, o.durability);

@@ -1,4 +1,4 @@
-// `kelda user-network`: the network of a virtual machine, for where passt is not installed or does not start.
+// `kelda user-network`: the network of a virtual machine, which `kelda vm` starts beside it.
 #include <cstdio>
 
 #include "net/net.h"

@@ -1,4 +1,4 @@
-// `kelda vm`: boots this program in QEMU, with passt for the network, and ends both cleanly.
+// `kelda vm`: boots this program in QEMU, with a process for its network, and ends both cleanly.
 //
 // First Ctrl-C (or SIGTERM): the power button is pressed, the guest closes its database and powers off. The second one ends
 // the machine as a power cut would.
@@ -19,8 +19,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <sstream>
 
 #include "runtime/machine.h"
 #include "runtime/core.h"
@@ -79,7 +77,7 @@ Result<> prepare_disk(const VmOptions& options) {
   return system_error("cannot give " + options.disk + " its size");
 }
 
-// passt's own message for a port in use is easy to miss.
+// The network's own message for a port in use would come in the middle of the start.
 Result<> check_port_free(const std::string& resp) {
   const auto colon = resp.rfind(':');  // passt_command() has seen that there is one, and a port behind it
   const std::string host = resp.substr(0, colon);
@@ -89,13 +87,18 @@ Result<> check_port_free(const std::string& resp) {
   if (inet_pton(AF_INET, host.empty() ? "0.0.0.0" : host.c_str(), &address.sin_addr) != 1) {
     return Error(Code::kInvalidArgument, "'" + host + "' is not an IPv4 address like 127.0.0.1 (--resp ADDR:PORT)");
   }
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int on = 1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  const bool free = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
-  close(fd);
-  if (!free) return Error(Code::kBusy, resp + " cannot be used (" + std::strerror(errno) + "): choose another with --resp ADDR:PORT");
-  return {};
+  // A killed network's port is free again a moment after it (net/acceptor_hosted.cc).
+  int error = 0;
+  for (int tries = 0; tries < 25; ++tries, usleep(20'000)) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    error = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 ? 0 : errno;
+    close(fd);
+    if (error != EADDRINUSE) break;
+  }
+  if (error == 0) return {};
+  return Error(Code::kBusy, resp + " cannot be used (" + std::strerror(error) + "): choose another with --resp ADDR:PORT");
 }
 
 // The machine's monitor: a pair of sockets, of which QEMU gets one end. Nothing of it lies in the file system.
@@ -142,75 +145,40 @@ int exit_code_of(int status) {
   return code >= 3 && (code & 1) != 0 ? (code >> 1) - 1 : code;
 }
 
-// passt does not start on a host that leads nowhere.
-bool has_default_route() {
-  std::ifstream routes("/proc/net/route");
-  std::string line, interface, destination;
-  while (std::getline(routes, line)) {
-    if (std::istringstream(line) >> interface >> destination && destination == "00000000") return true;
-  }
-  return false;
-}
-
-// passt's messages go nowhere: it speaks about syslog at every line.
-Result<Child> start_passt(const VmOptions& options, const VmHost& host, int its_end) {
-  // It drops frames that the socket has no room for, and does not repeat a SYN: room for many small frames.
-  const int room_bytes = 4 << 20;
-  setsockopt(its_end, SOL_SOCKET, SO_SNDBUF, &room_bytes, sizeof room_bytes);
-  const int quiet = open("/dev/null", O_WRONLY | O_CLOEXEC);
-  Result<Child> child = Child::start(TRY(passt_command(options, host)), {{its_end, 4}}, quiet);
-  close(quiet);
-  return child;
-}
-
-// The guest's network in user space: passt where it runs, else the one that is built in.
+// The guest's network in user space: our own, or passt.
 class Network {
  public:
-  Network(const VmOptions& options, const VmHost& host) : options_(options), host_(host) {}
-  ~Network() {
-    if (its_end_ >= 0) close(its_end_);
-  }
-
   // Returns the end for QEMU.
-  Result<int> start() {
+  Result<int> start(const VmOptions& options, const VmHost& host) {
+    const bool passt = options.net == "passt";
+    const auto command = passt ? TRY(passt_command(options, host)) : user_network_command(options, host);
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return system_error("socketpair");
-    its_end_ = ends[1];
-    if (options_.net == "user" && in_path("passt") && has_default_route()) {
-      passt_until_ns_ = runtime::now_ns() + kPasstStartsNs;
-      child_ = TRY(start_passt(options_, host_, its_end_));
-    } else {
-      TRY(start_builtin());
+    // passt drops frames that the socket has no room for, and does not repeat a SYN: room for many small frames.
+    const int room_bytes = 4 << 20;
+    if (passt) setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room_bytes, sizeof room_bytes);
+    auto child = Child::start(command, {{ends[1], 4}});
+    close(ends[1]);
+    if (!child) {
+      close(ends[0]);
+      return std::move(child).error();
     }
+    child_ = std::move(*child);
     return ends[0];
   }
 
-  // Seen once, with the wait status.
-  bool ended(int& status) { return child_.pid() > 0 && child_.ended(status); }
-
-  // passt needs to make a user namespace, which containers and chroots often forbid, and fails at once where it cannot:
-  // no frame has passed yet, and the built-in network may go on from there. False: that is not what happened.
-  Result<bool> take_over(int status) {
-    if (runtime::now_ns() > passt_until_ns_ || status == 0) return false;
-    passt_until_ns_ = 0;
-    std::fprintf(stderr, "kelda vm: passt does not run here (it needs the right to make a user namespace): using the built-in network\n");
-    TRY(start_builtin());
-    return true;
+  // Seen once.
+  bool ended() {
+    int status;
+    return child_.pid() > 0 && child_.ended(status);
+  }
+  // It ends by itself after the machine; killed, it would hold its port for a moment longer.
+  void wait_for_end() {
+    for (int i = 0; i < 100 && child_.pid() > 0 && !ended(); ++i) usleep(10'000);
   }
 
  private:
-  static constexpr runtime::TimeNs kPasstStartsNs = 3'000'000'000;
-
-  Result<> start_builtin() {
-    child_ = TRY(Child::start(builtin_network_command(options_, host_), {{its_end_, 4}}));
-    return {};
-  }
-
-  const VmOptions& options_;
-  const VmHost& host_;
-  int its_end_ = -1;
   Child child_;
-  runtime::TimeNs passt_until_ns_ = 0;
 };
 
 // Until QEMU ends. Signals are blocked in this process and taken here.
@@ -220,18 +188,16 @@ int wait_for_end(Child& qemu, Network& network, const sigset_t& signals, Monitor
   std::int64_t asked_ns = 0;
   for (;;) {
     int status = 0;
-    if (qemu.ended(status)) return exit_code_of(status);
-    if (network.ended(status)) {
-      auto taken_over = network.take_over(status);
+    if (qemu.ended(status)) {
+      network.wait_for_end();
+      return exit_code_of(status);
+    }
+    if (network.ended()) {
       // It ends when the machine does, and may be seen first.
-      for (int i = 0; i < 100 && taken_over && !*taken_over; ++i, usleep(10'000)) {
+      for (int i = 0; i < 100; ++i, usleep(10'000)) {
         if (qemu.ended(status)) return exit_code_of(status);
       }
-      if (!taken_over) {
-        std::fprintf(stderr, "kelda vm: %s\n", taken_over.error().to_string().c_str());
-      } else if (!*taken_over) {
-        std::fprintf(stderr, "kelda vm: the network has ended; the machine goes on without it\n");
-      }
+      std::fprintf(stderr, "kelda vm: the network has ended; the machine goes on without it\n");
     }
     int signal = 0;
     sigwait(&signals, &signal);
@@ -251,6 +217,9 @@ int wait_for_end(Child& qemu, Network& network, const sigset_t& signals, Monitor
 Result<int> run(const VmOptions& options) {
   if (!in_path("qemu-system-x86_64")) {
     return Error(Code::kNotFound, "qemu-system-x86_64 is not installed: `apt-get install qemu-system-x86`");
+  }
+  if (options.net == "passt" && !in_path("passt")) {
+    return Error(Code::kNotFound, "passt is not installed: `apt-get install passt`, or --net user, which needs nothing");
   }
   // What is wrong with the command line is said before a disk is made.
   TRY(qemu_command(options, {}));
@@ -274,11 +243,11 @@ Result<int> run(const VmOptions& options) {
   Monitor monitor;
   TRY(monitor.make());
   host.monitor = true;
-  Network network(options, host);
+  Network network;
   std::vector<Child::Descriptor> descriptors{{monitor.guest_end(), 5}};
   int guest_end = -1;
   if (in_user_space(options)) {
-    guest_end = TRY(network.start());
+    guest_end = TRY(network.start(options, host));
     descriptors.push_back({guest_end, 3});
   }
   Child qemu = TRY(Child::start(TRY(qemu_command(options, host)), descriptors));

@@ -15,17 +15,17 @@ struct VmHost {
   bool kvm = false;            // hardware virtualisation that is real and may be used
   bool direct_io = true;       // the disk's filesystem takes O_DIRECT
   std::string self;            // path of this program
-  std::string passt_socket;    // where passt listens, for --net user
+  std::string passt_socket;    // where passt listens, in the printed command
   bool monitor = false;        // there is one, for the clean power-off
 };
 VmHost probe_host(const VmOptions& options);
 
 // argv of QEMU.
 Result<std::vector<std::string>> qemu_command(const VmOptions& options, const VmHost& host);
-// argv of passt, which carries the guest's network in user space.
+// argv of passt: --net passt, and the printed command, which needs nothing of ours.
 Result<std::vector<std::string>> passt_command(const VmOptions& options, const VmHost& host);
-// argv of the network that this program has itself (net/user_network_hosted.h).
-std::vector<std::string> builtin_network_command(const VmOptions& options, const VmHost& host);
+// argv of the network that this program has itself (net/user_network_hosted.h): --net user.
+std::vector<std::string> user_network_command(const VmOptions& options, const VmHost& host);
 // Is the guest's network carried in user space, by either?
 bool in_user_space(const VmOptions& options);
 // For people: quoted for a shell.

@@ -13,7 +13,7 @@ namespace kelda::tools {
 
 namespace {
 
-// The network that passt gives the guest; nothing outside sees it.
+// The network that the guest is given; nothing outside sees it.
 constexpr const char* kGuestAddress = "10.0.2.15";
 constexpr const char* kGuestGateway = "10.0.2.2";
 // File descriptors that `kelda vm` leaves open for its children: the two ends of the guest's network, and the monitor.
@@ -102,7 +102,7 @@ Result<> add_network(std::vector<std::string>& argv, const VmOptions& options, c
   } else if (options.net.starts_with("tap=") && options.net.size() > 4) {
     backend = "tap,id=net0,script=no,downscript=no,ifname=" + option_value(options.net.substr(4));
   } else {
-    return Error(Code::kInvalidArgument, "--net is user, builtin, tap=INTERFACE or none, not '" + options.net + "'");
+    return Error(Code::kInvalidArgument, "--net is user, passt, tap=INTERFACE or none, not '" + options.net + "'");
   }
   argv.insert(argv.end(), {"-netdev", backend, "-device", device(options, "virtio-net", ",netdev=net0")});
   return {};
@@ -191,9 +191,9 @@ Result<std::vector<std::string>> passt_command(const VmOptions& options, const V
   return argv;
 }
 
-bool in_user_space(const VmOptions& options) { return options.net == "user" || options.net == "builtin"; }
+bool in_user_space(const VmOptions& options) { return options.net == "user" || options.net == "passt"; }
 
-std::vector<std::string> builtin_network_command(const VmOptions& options, const VmHost& host) {
+std::vector<std::string> user_network_command(const VmOptions& options, const VmHost& host) {
   return {host.self, "user-network", "--frames", kPassthroughFd, "--listen", options.resp,
           "--port", std::to_string(kGuestRespPort)};
 }

@@ -23,6 +23,8 @@
 #define LWIP_ETHERNET 1
 #define ETH_PAD_SIZE 0
 #define ARP_QUEUEING 1
+/* Answers to clients that come while the way to them is not known yet, all at once after a start. lwIP keeps 3. */
+#define ARP_QUEUE_LEN 1024
 #define ARP_TABLE_SIZE 32
 #define IP_REASSEMBLY 0
 #define IP_FRAG 0
