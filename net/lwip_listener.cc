@@ -1,4 +1,5 @@
 // Listening and connecting: how pcbs become Connections.
+#include <algorithm>
 #include <utility>
 
 #include "lwip/priv/tcp_priv.h"
@@ -138,10 +139,32 @@ err_t on_connected(void* channel, tcp_pcb*, err_t) {
   return ERR_OK;
 }
 
+// lwIP looks for a free port among 16 thousand with a walk over all connections for each; here the next one is nearly
+// always free. Connections that wait for stray segments are given up when there are many: each makes every walk longer,
+// and the far end, which closed last, is not in that state.
+err_t bind_next_port(tcp_pcb* pcb) {
+  constexpr int kTimeWaitLimit = 1000, kTries = 1000;
+  constexpr std::uint16_t kFirstPort = 1024;
+  static std::uint16_t last = static_cast<std::uint16_t>(runtime::random_u64());
+  int waiting = 0;
+  for (const tcp_pcb* other = tcp_tw_pcbs; other != nullptr; other = other->next) ++waiting;
+  if (waiting > kTimeWaitLimit) end_time_waits();
+  err_t error = ERR_USE;
+  for (int i = 0; i < kTries && error == ERR_USE; ++i) {
+    last = std::max<std::uint16_t>(last + 1, kFirstPort);
+    error = tcp_bind(pcb, IP4_ADDR_ANY, last);
+  }
+  return error;
+}
+
 // On the stack's core.
 Result<Channel*> begin_connect(Stack& stack, Endpoint endpoint) {
   tcp_pcb* pcb = tcp_new_ip_type(IPADDR_TYPE_V4);
   if (pcb == nullptr) return Error(Code::kOutOfMemory, "no memory for another connection");
+  if (bind_next_port(pcb) != ERR_OK) {
+    tcp_abort(pcb);
+    return Error(Code::kBusy, "no port is free for another connection to " + endpoint.to_string());
+  }
   const ip_addr_t address = IPADDR4_INIT(lwip_htonl(endpoint.address));
   if (tcp_connect(pcb, &address, endpoint.port, on_connected) != ERR_OK) {
     tcp_abort(pcb);

@@ -13,6 +13,9 @@ namespace {
 constexpr DhcpLease kLease{{0x52, 0x55, 0x0a, 0x00, 0x02, 0x02}, 0x0a000202, 0x0a00020f, 0xffffff00};
 constexpr std::size_t kPumpBytes = 16 * 1024;
 constexpr runtime::TimeNs kConnectTimeoutNs = 10'000'000'000;
+// Connections to the machine that are being opened at once; more clients wait for their turn, so that those who have
+// theirs are served through a storm.
+constexpr int kOpeningLimit = 4;
 
 // Everything from one side to the other, and then its end.
 void pump(Connection& from, Connection& to) {
@@ -26,6 +29,7 @@ void pump(Connection& from, Connection& to) {
   to.shut_down();
 }
 
+// One core's: its fibers take turns.
 class Forwarder {
  public:
   Forwarder(lwip::Stack& stack, Listener& listener, std::uint16_t port) : stack_(stack), listener_(listener), port_(port) {}
@@ -33,6 +37,11 @@ class Forwarder {
   // Until end(), or the listener is closed otherwise, and every session has ended.
   void run() {
     while (auto client = listener_.accept()) {
+      while (opening_ == kOpeningLimit && !ended_) {
+        fewer_opening_.reset();
+        fewer_opening_.wait();
+      }
+      ++opening_;
       sessions_.add();
       auto begun = runtime::Core::current().spawn(
           [this, held = std::move(*client)]() mutable {
@@ -40,13 +49,17 @@ class Forwarder {
             sessions_.done();
           },
           {.name = "forward"});
-      if (!begun) sessions_.done();  // no memory: the client is turned away
+      if (begun) continue;
+      --opening_;  // no memory: the client is turned away
+      sessions_.done();
     }
     sessions_.wait();
   }
 
   // The machine has ended; clients that keep their connections open notice it here.
   void end() {
+    ended_ = true;
+    fewer_opening_.set();
     listener_.close();
     for (Connection* client : clients_) client->shut_down();
   }
@@ -58,8 +71,15 @@ class Forwarder {
     clients_.erase(client.get());
   }
 
+  Result<std::unique_ptr<Connection>> open_machine() {
+    if (ended_) return Error(Code::kClosed);
+    return stack_.connect({kLease.client, port_}, runtime::now_ns() + kConnectTimeoutNs);
+  }
+
   void forward(Connection& client) {
-    auto machine = stack_.connect({kLease.client, port_}, runtime::now_ns() + kConnectTimeoutNs);
+    auto machine = open_machine();
+    --opening_;
+    fewer_opening_.set();
     if (!machine) return;
     runtime::Completion back;
     back.add();
@@ -79,6 +99,9 @@ class Forwarder {
   const std::uint16_t port_;
   runtime::Completion sessions_;
   std::unordered_set<Connection*> clients_;
+  int opening_ = 0;
+  runtime::Event fewer_opening_;
+  bool ended_ = false;
 };
 
 }  // namespace
