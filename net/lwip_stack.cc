@@ -11,6 +11,7 @@
 #include "lwip/init.h"
 #include "lwip/prot/ethernet.h"
 #include "lwip/prot/ip4.h"
+#include "lwip/priv/tcp_priv.h"
 #include "lwip/prot/tcp.h"
 #include "lwip/tcp.h"
 #include "lwip/timeouts.h"
@@ -161,6 +162,8 @@ Result<> Stack::wait_for_lease() {
 std::size_t Stack::poll() {
   std::size_t events = nic_ ? nic_->receive(*this, kFramesPerTurn) : 0;
   events += loopback_.deliver(kFramesPerTurn);
+  // What found the device full; by itself lwIP tries again with its timer, up to half a second later.
+  if (std::exchange(device_was_full_, false)) tcp_txnow();
   sys_check_timeouts();
   // Also what fibers wrote since the last turn: one notification for all of it.
   if (nic_) nic_->flush();
@@ -208,7 +211,11 @@ err_t Stack::send_frame(netif* device, pbuf* frame) {
     if (count == kMaxFramePieces) return ERR_BUF;
     pieces[count++] = {static_cast<const std::byte*>(piece->payload), piece->len};
   }
-  return self.nic_->send({pieces, count}, checksum) ? ERR_OK : ERR_MEM;
+  if (self.nic_->send({pieces, count}, checksum)) return ERR_OK;
+  self.nic_->flush();
+  if (self.nic_->send({pieces, count}, checksum)) return ERR_OK;
+  self.device_was_full_ = true;
+  return ERR_MEM;
 }
 
 }  // namespace kelda::net::lwip

@@ -63,6 +63,7 @@ class Stack : private runtime::Poller, private Nic::Sink {
   netif device_{};
   Loopback loopback_;
   std::uint8_t checksum_flags_ = 0;
+  bool device_was_full_ = false;
   runtime::Event has_address_;
   const std::uint32_t connection_limit_;
   const PeerTimeouts peers_;

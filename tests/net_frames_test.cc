@@ -26,6 +26,7 @@ constexpr std::uint32_t kOurIp = 0x0a090002, kPeerIp = 0x0a090001;
 struct Wire {
   std::deque<Frame> to_stack;
   std::deque<Frame> from_stack;
+  std::size_t room = 1000;  // frames of from_stack
 };
 
 class TestNic : public Nic {
@@ -42,12 +43,13 @@ class TestNic : public Nic {
     return count;
   }
   bool send(std::span<const Bytes> pieces, PartialChecksum) override {
+    if (wire_.from_stack.size() >= wire_.room) return false;
     Frame frame;
     for (Bytes piece : pieces) {
       const auto* data = reinterpret_cast<const std::uint8_t*>(piece.data());
       frame.insert(frame.end(), data, data + piece.size());
     }
-    if (wire_.from_stack.size() < 1000) wire_.from_stack.push_back(std::move(frame));
+    wire_.from_stack.push_back(std::move(frame));
     return true;
   }
   void flush() override {}
@@ -307,6 +309,30 @@ TEST_F(Frames, AClosedWindowOpensWithoutBeingAskedFor) {
       }
       readers.wait();
     }
+    listener->close();
+  });
+}
+
+TEST_F(Frames, WhatFoundTheDeviceFullLeavesAsSoonAsThereIsRoom) {
+  run([](Stack& stack, Wire& wire) {
+    auto listener = std::move(*stack.listen({0, 80}, 1));
+    expect_alive(wire);
+    const auto answers = exchange(wire, {tcp(1234, 80, 1000, 0, 0x02)});
+    const std::uint32_t theirs = get32(answers.at(0), 34 + 4) + 1;
+    exchange(wire, {tcp(1234, 80, 1001, theirs, 0x10)});
+    auto connection = std::move(*listener->accept());
+    wire.from_stack.clear();
+    wire.room = 1;
+    const std::vector<std::byte> reply(1500);  // three segments, which the first window of congestion lets out at once
+    ASSERT_TRUE(connection->write(Bytes(reply)));
+    for (int i = 0; i < 5; ++i) Core::current().yield();
+    EXPECT_EQ(wire.from_stack.size(), 1u);
+    wire.room = 1000;
+    for (int i = 0; i < 5; ++i) Core::current().yield();
+    std::size_t sent_bytes = 0;
+    for (const Frame& frame : wire.from_stack) sent_bytes += get16(frame, 16) - 40;
+    EXPECT_EQ(sent_bytes, reply.size());
+    connection.reset();
     listener->close();
   });
 }
