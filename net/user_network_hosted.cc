@@ -15,7 +15,7 @@ constexpr std::size_t kPumpBytes = 16 * 1024;
 constexpr runtime::TimeNs kConnectTimeoutNs = 10'000'000'000;
 // Connections to the machine that are being opened at once; more clients wait for their turn, so that those who have
 // theirs are served through a storm.
-constexpr int kOpeningLimit = 4;
+constexpr int kOpeningLimit = 16;
 
 // Everything from one side to the other, and then its end.
 void pump(Connection& from, Connection& to) {
