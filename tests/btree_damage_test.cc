@@ -170,5 +170,30 @@ TEST(BtreeDamage, APageThatIsFreeInTheMapIsNotFreedAgain) {
   EXPECT_TRUE(outcome.failed_with(Code::kCorrupt));
 }
 
+// A split that is given the very page that it splits: it would wait for itself.
+TEST(BtreeDamage, APageThatIsFreeInTheMapIsNotGivenToItsOwnSplit) {
+  auto disk = disk_with_tree();
+  const disk::Layout layout = disk::Superblock::read(*disk)->layout();
+  PageId last = kNoPage;
+  alignas(kPageBytes) std::byte page[kPageBytes];
+  for (std::uint64_t p = kFirstFreePage; p < layout.page_count; ++p) {
+    disk->peek(layout.offset_of(PageId(p)), page);
+    const NodeView node(page);
+    if (disk::page_verifies(PageId(p), page, layout.checksum_seed()) && node.is_node() && node.is_leaf() && node.upper().empty()) last = PageId(p);
+  }
+  ASSERT_NE(last, kNoPage);
+  forget_in_map(*disk, last);
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  Result<> outcome;
+  for (unsigned i = 0; i < 100 && outcome; ++i) {
+    Txn txn(**db);
+    if (auto put = (*db)->tree().put(txn.txn, as_bytes(key_of(kKeys + i)), as_bytes(std::string(100, 'v'))); !put) outcome = std::move(put).error();
+    if (outcome) outcome = txn.commit_durably();
+    else ASSERT_OK(txn.roll_back());
+  }
+  EXPECT_TRUE(outcome.failed_with(Code::kCorrupt));
+}
+
 }  // namespace
 }  // namespace kelda::btree
