@@ -292,6 +292,7 @@ void Director::leave() {
     std::string who;
     for (const auto& client : clients_) who += fmt::format("\n  client {} ({})", client->number(), client->doing());
     world_.trace.fail("client does not end", who + "\n  parked: " + runtime::parked_fibers(runtime_));
+    if (give_up_ != nullptr) give_up_();
   }
   end(Ending::kRestart);
   if (world_.trace.failed() || !start()) return;

@@ -7,13 +7,15 @@
 #include "sim/client.h"
 #include "sim/disk_harm.h"
 #include "sim/instance.h"
+#include "sim/simulation.h"
 
 namespace kelda::sim {
 
 class Director {
  public:
-  Director(World& world, runtime::Runtime& runtime)
-      : world_(world), runtime_(runtime), harm_(world), dice_(world.config.seed ^ 0x64697265) {}
+  // `give_up`: simulation.h; may be null.
+  Director(World& world, runtime::Runtime& runtime, GiveUp give_up)
+      : world_(world), runtime_(runtime), give_up_(give_up), harm_(world), dice_(world.config.seed ^ 0x64697265) {}
   void run();
 
  private:
@@ -37,6 +39,7 @@ class Director {
 
   World& world_;
   runtime::Runtime& runtime_;
+  const GiveUp give_up_;
   DiskHarm harm_;
   Prng dice_;
   std::unique_ptr<blockdev::MemoryDevice> disk_;

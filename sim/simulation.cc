@@ -5,7 +5,7 @@
 
 namespace kelda::sim {
 
-void run_simulation(const Config& config, Report& report) {
+void run_simulation(const Config& config, Report& report, GiveUp give_up) {
   const runtime::TimeNs started_ns = runtime::now_ns();
   runtime::SimOptions options;
   options.seed = config.seed;
@@ -17,7 +17,7 @@ void run_simulation(const Config& config, Report& report) {
   const auto ran = runtime::run_simulated(
       options,
       [&](runtime::Runtime& runtime) {
-        Director(world, runtime).run();
+        Director(world, runtime, give_up).run();
         return 0;
       },
       &runtime_report);

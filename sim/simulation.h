@@ -11,6 +11,9 @@
 
 namespace kelda::sim {
 
-void run_simulation(const Config& config, Report& report);
+// `give_up` is called when the simulated program hangs for ever, which the report then says, and does not return: what
+// waits for the program would simulate that for ever. Without it a limit of steps ends the run, minutes later.
+using GiveUp = void (*)();
+void run_simulation(const Config& config, Report& report, GiveUp give_up = nullptr);
 
 }  // namespace kelda::sim

@@ -36,7 +36,7 @@ bool start(Slot& slot, const SimJob& job) {
   slot.child = fork();
   if (slot.child == 0) {
     alarm(kLongestSeconds);
-    sim::run_simulation(sim::make_config(job.seed, job.overrides), *slot.report);
+    sim::run_simulation(sim::make_config(job.seed, job.overrides), *slot.report, [] { _exit(0); });
     _exit(0);
   }
   if (slot.child < 0) mark_failed(*slot.report, "no process", fmt::format("fork: {}", std::strerror(errno)));
