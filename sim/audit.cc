@@ -134,6 +134,7 @@ class Auditor {
                           fmt::format("a walk through all keys does not find {}, which a read finds", key));
     }
     const Reply size = TRY(call({"DBSIZE"}));
+    if (size.is_error()) return error_of(size);
     if (size.type != ':' || size.integer != static_cast<std::int64_t>(there.size())) {
       world_.trace.fail("wrong size",
                         fmt::format("DBSIZE says {}, a walk finds {} keys", size.to_string(), there.size()));

@@ -97,6 +97,7 @@ bool SimClient::operate() {
     WatchedRead watched{world_, world_.counters[dice_.below(world_.counters.size())]};
     operations.push_back(make_watched_read(watched));
     if (!carry_out(std::move(operations))) return false;
+    if (!watched.done) return true;
     operations.clear();
     operations.push_back(make_watched_write(watched));
     return carry_out(std::move(operations));

@@ -38,6 +38,7 @@ struct WatchedRead {
   World& world;
   Counter& counter;
   std::int64_t seen = 0;
+  bool done = false;  // else the disk refused the read, and there is nothing to write
 };
 std::unique_ptr<Operation> make_watched_read(WatchedRead& shared);
 std::unique_ptr<Operation> make_watched_write(WatchedRead& shared);

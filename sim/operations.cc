@@ -171,6 +171,7 @@ class WatchRead final : public Operation {
     if (!shared_.world.writes_lost) shared_.counter.judge(begun_, replies[1], shared_.world.trace);
     const std::string& text = replies[1].text;
     (void)std::from_chars(text.data(), text.data() + text.size(), shared_.seen);
+    shared_.done = true;
     return Fate::kDone;
   }
   void lost() override {}
