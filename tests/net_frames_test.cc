@@ -192,6 +192,14 @@ class Frames : public ::testing::Test {
     return std::move(wire.from_stack);
   }
 
+  // Opens a connection from `port` to our port 80, with 1001 as the peer's first number; returns the first of ours.
+  static std::uint32_t shake_hands(Wire& wire, std::uint16_t port) {
+    const auto answers = exchange(wire, {tcp(port, 80, 1000, 0, 0x02)});
+    const std::uint32_t theirs = get32(answers.at(0), 34 + 4) + 1;
+    exchange(wire, {tcp(port, 80, 1001, theirs, 0x10)});
+    return theirs;
+  }
+
   static void expect_alive(Wire& wire) {
     auto answers = exchange(wire, {arp(1)});
     bool answered = false;
@@ -242,9 +250,8 @@ TEST_F(Frames, ServesASegmentByHand) {
   run([](Stack& stack, Wire& wire) {
     auto listener = std::move(*stack.listen({0, 80}, 1));
     expect_alive(wire);
-    const auto answers = exchange(wire, {tcp(1234, 80, 1000, 0, 0x02)});
-    const std::uint32_t theirs = get32(answers.at(0), 34 + 4) + 1;
-    exchange(wire, {tcp(1234, 80, 1001, theirs, 0x10), tcp(1234, 80, 1001, theirs, 0x18, "GET a")});
+    const std::uint32_t theirs = shake_hands(wire, 1234);
+    exchange(wire, {tcp(1234, 80, 1001, theirs, 0x18, "GET a")});
     auto connection = std::move(*listener->accept());
     EXPECT_EQ(connection->peer(), "10.9.0.1:1234");
     std::byte buffer[16];
@@ -300,8 +307,7 @@ TEST_F(Frames, AClosedWindowOpensWithoutBeingAskedFor) {
         }));
       }
       for (int i = 0; i < 2; ++i, ++port) {  // one is dealt to each core
-        const auto answers = exchange(wire, {tcp(port, 80, 1000, 0, 0x02)});
-        const std::uint32_t theirs = get32(answers.at(0), 34 + 4) + 1;
+        const std::uint32_t theirs = shake_hands(wire, port);
         bool stalled = false;
         const std::uint32_t next = fill_windows(wire, port, theirs, 300'000, stalled);
         EXPECT_FALSE(stalled) << "reads of " << read_bytes << " bytes, after " << next - 1001;
@@ -317,9 +323,7 @@ TEST_F(Frames, WhatFoundTheDeviceFullLeavesAsSoonAsThereIsRoom) {
   run([](Stack& stack, Wire& wire) {
     auto listener = std::move(*stack.listen({0, 80}, 1));
     expect_alive(wire);
-    const auto answers = exchange(wire, {tcp(1234, 80, 1000, 0, 0x02)});
-    const std::uint32_t theirs = get32(answers.at(0), 34 + 4) + 1;
-    exchange(wire, {tcp(1234, 80, 1001, theirs, 0x10)});
+    shake_hands(wire, 1234);
     auto connection = std::move(*listener->accept());
     wire.from_stack.clear();
     wire.room = 1;
@@ -346,10 +350,7 @@ TEST_F(Frames, PeersThatAreStuckOrGoneAreCutOff) {
     std::vector<std::unique_ptr<Connection>> connections;
     std::uint32_t theirs[2] = {};
     for (std::uint16_t i = 0; i < 2; ++i) {
-      const std::uint16_t port = 1234 + i;
-      const auto answers = exchange(wire, {tcp(port, 80, 1000, 0, 0x02)});
-      theirs[i] = get32(answers.at(0), 34 + 4) + 1;
-      exchange(wire, {tcp(port, 80, 1001, theirs[i], 0x10)});
+      theirs[i] = shake_hands(wire, 1234 + i);
       connections.push_back(std::move(*listener->accept()));
     }
     std::byte buffer[16] = {};
