@@ -1,7 +1,7 @@
 // Search within one node. Safe on garbage (see NodeView); inline, because every descent runs it.
 //
 // The key that is searched lies within the node's fences, so it begins with the node's prefix: only suffixes are
-// compared. Method: hints narrow the range, then binary search on 4-byte heads, whole suffixes only where heads tie
+// compared. Method: hints narrow the range, 4-byte heads are halved and then counted, whole suffixes only where heads tie
 // (Leis et al., LeanStore; Bayer and Unterauer, Prefix B-Trees, 1977).
 #pragma once
 
@@ -38,6 +38,7 @@ KELDA_RACY_READ inline int compare_tails(Bytes a, Bytes b) {
 
 inline int compare_slot(NodeView node, Slot slot, const SearchKey& key) {
   if (slot.head != key.head) return slot.head < key.head ? -1 : 1;
+  node.prefetch_cell(slot);  // probably the one that is looked for: its value comes with its key
   return compare_tails(node.suffix(slot), key.suffix);
 }
 
@@ -48,17 +49,33 @@ struct SlotRange {
 // Distance of hinted slots; 0: the node is too small for hints.
 inline unsigned hint_distance(unsigned count) { return count / (kHintCount + 1); }
 
+// How many heads are < and how many are <= the one that is searched.
+struct HeadCounts {
+  unsigned below, not_above;
+};
+
+// Of the hints, four at a time.
+KELDA_RACY_READ inline HeadCounts count_hints(const std::uint32_t (&hints)[kHintCount], std::uint32_t head) {
+  using Four [[gnu::vector_size(16)]] = std::uint32_t;
+  using FourSigned [[gnu::vector_size(16)]] = std::int32_t;
+  const Four heads = {head, head, head, head};
+  FourSigned below = {}, not_above = {};  // minus the counts: a comparison that holds is -1
+  for (std::size_t i = 0; i < kHintCount; i += 4) {
+    Four four;
+    std::memcpy(&four, hints + i, sizeof four);
+    asm volatile("" : "+x"(four));  // as load_once
+    below += four < heads;
+    not_above += four <= heads;
+  }
+  return {static_cast<unsigned>(-(below[0] + below[1] + below[2] + below[3])),
+          static_cast<unsigned>(-(not_above[0] + not_above[1] + not_above[2] + not_above[3]))};
+}
+
 // The range that must hold the first slot with a head >= `head` ... and all with an equal head.
 inline SlotRange narrow(NodeView node, std::uint32_t head, unsigned count) {
   const unsigned distance = hint_distance(count);
   if (distance == 0) return {0, count};
-  unsigned below = 0, not_above = 0;
-  const auto& hints = node.header().hints;
-  for (std::size_t i = 0; i < kHintCount; ++i) {
-    const std::uint32_t hint = load_once(hints[i]);
-    below += hint < head;
-    not_above += hint <= head;
-  }
+  const auto [below, not_above] = count_hints(node.header().hints, head);
   // hints[i] is the head of slot (i + 1) * distance.
   return {below * distance, not_above < kHintCount ? std::min((not_above + 1) * distance, count) : count};
 }
@@ -73,18 +90,42 @@ struct Position {
   bool exact;
 };
 
+// So few slots are counted rather than halved: no branch depends on what they hold, so their cache lines are fetched side
+// by side, where halving waits for each and guesses wrong half the time.
+inline constexpr unsigned kCountedSlots = 16;
+
+inline HeadCounts count_heads(NodeView node, SlotRange range, std::uint32_t head) {
+  HeadCounts counts{0, 0};
+  for (unsigned i = range.begin; i < range.end; ++i) {
+    const std::uint32_t other = node.slot(i).head;
+    counts.below += other < head;
+    counts.not_above += other <= head;
+  }
+  return counts;
+}
+
+// Halves a range of slots, not empty, around the one that is searched. True: range.begin is its slot.
+inline bool halve(NodeView node, SlotRange& range, const SearchKey& key) {
+  const unsigned middle = (range.begin + range.end) / 2;
+  const int order = compare_slot(node, node.slot(middle), key);
+  if (order > 0) range.end = middle;
+  else range.begin = order < 0 ? middle + 1 : middle;
+  return order == 0;
+}
+
 // First slot whose key is >= `key`.
 inline Position lower_bound(NodeView node, Bytes key) {
   const SearchKey search(node, key);
-  auto [begin, end] = narrow(node, search.head, node.count());
-  while (begin < end) {
-    const unsigned middle = (begin + end) / 2;
-    const int order = compare_slot(node, node.slot(middle), search);
-    if (order == 0) return {middle, true};
-    if (order < 0) begin = middle + 1;
-    else end = middle;
+  SlotRange range = narrow(node, search.head, node.count());
+  while (range.end - range.begin > kCountedSlots) {
+    if (halve(node, range, search)) return {range.begin, true};
   }
-  return {begin, false};
+  const auto [below, not_above] = count_heads(node, range, search.head);
+  range = {range.begin + below, range.begin + not_above};  // equal heads
+  while (range.begin < range.end) {
+    if (halve(node, range, search)) return {range.begin, true};
+  }
+  return {range.begin, false};
 }
 
 // Which child covers `key`: the number of separators <= key.

@@ -97,6 +97,7 @@ std::unique_ptr<Transaction> DatabaseImpl::begin() { return std::make_unique<Tra
 Result<bool> DatabaseImpl::get(Tree tree, std::string_view key, std::string& value, Lsn* lsn) {
   TreeEntry& entry = entry_of(tree);
   const std::uint32_t bucket = locks_->bucket_of(entry.ordinal, as_bytes(key));
+  locks_->prefetch(bucket);
   for (;;) {
     const TreeRef* ref = entry.ref.load(std::memory_order_acquire);
     if (ref == nullptr) return not_a_tree(entry);

@@ -60,6 +60,8 @@ class LockTable {
     return elder != nullptr && elder != owner;
   }
 
+  // A bucket that is about to be looked at.
+  void prefetch(std::uint32_t bucket) const { __builtin_prefetch(&buckets_[bucket]); }
   // For reads without a lock: no writer holds the bucket.
   bool readable(std::uint32_t bucket) const {
     return (buckets_[bucket].word.load(std::memory_order_acquire) & kExclusiveBit) == 0;
