@@ -57,6 +57,7 @@ enum class Bug : std::uint8_t {
   kOverflowFreedTooEarly,    // the pages of a replaced value are free before the commit
   kSpaceMapBitNotLogged,     // an allocation is not in the log
   kFreePageFreedAgain,       // a step that frees does not look whether the page is in use
+  kSplitTakesItsOwnPage,     // a split does not look whether the map gave it a page that it holds
   kFreesNotFinished,         // what a large commit frees is not worked off after a crash
   // engine/
   kLocksBeforeCommitRecord,  // locks go before the commit record is in the log
@@ -64,6 +65,8 @@ enum class Bug : std::uint8_t {
   kScanWithoutLock,          // a scan takes no lock
   kBothReadersUpgrade,       // two readers of a key both become its writer
   kDropForgotten,            // an emptied tree's pages are not written down as to be reclaimed
+  // net/
+  kFullDeviceForgotten,      // what found the device full waits for lwIP's timer
   // server/
   kReplyBeforeDurable,       // a reply does not wait for the log
   kMultiInPieces,            // EXEC commits command by command
