@@ -37,7 +37,7 @@ class Writer(threading.Thread):
         return f"{version}:" + "x" * self.random.choice((5, 100, 900, 3000, 20000))
 
     def run(self):
-        client = redis.Redis(port=self.port, socket_timeout=60)
+        client = redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=60)
         try:
             while True:
                 self.version += 1
@@ -69,7 +69,7 @@ class Writer(threading.Thread):
 
 
 def compare(port, acknowledged, attempted):
-    client = redis.Redis(port=port, socket_timeout=60)
+    client = redis.Redis(host="127.0.0.1", port=port, socket_timeout=60)
     found = {}
     for key in sorted(attempted):
         value = client.get(key)

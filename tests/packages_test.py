@@ -45,7 +45,7 @@ def resp_commands(packages):
 
 
 def compare(port, packages):
-    client = redis.Redis(port=port, socket_timeout=120)
+    client = redis.Redis(host="127.0.0.1", port=port, socket_timeout=120)
     names = list(packages)
     for at in range(0, len(names), 500):
         part = names[at:at + 500]
@@ -55,7 +55,7 @@ def compare(port, packages):
 
 
 def compare_order(port, packages):
-    client = redis.Redis(port=port, socket_timeout=120)
+    client = redis.Redis(host="127.0.0.1", port=port, socket_timeout=120)
     expected = sorted(packages)
     seen, start = [], b"-"
     while True:

@@ -165,7 +165,7 @@ class PrintedCommand(acceptance.Case):
             time.sleep(0.05)
         output = (self.folder / "log").read_text()
         self.assertIn(f"ready: redis://127.0.0.1:{port}", output)
-        client = redis.Redis(port=port, socket_timeout=60)
+        client = redis.Redis(host="127.0.0.1", port=port, socket_timeout=60)
         client.set("a", "1")
         with self.assertRaises((redis.ConnectionError, redis.TimeoutError)):
             client.execute_command("SHUTDOWN")

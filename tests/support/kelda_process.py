@@ -77,7 +77,7 @@ class Kelda:
 
     def client(self, **options):
         import redis  # here: not every user of this module needs it
-        return redis.Redis(port=self.port, socket_timeout=options.pop("socket_timeout", 120), **options)
+        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=options.pop("socket_timeout", 120), **options)
 
     def output(self):
         return "\n".join(self.lines)
