@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+from support import passt
+
 GUEST = "10.0.2.15"
 HOST = "10.0.2.2"
 PORT = 7777
@@ -117,14 +119,6 @@ def fail(text):
 def skip(why):
     print(f"SKIPPED: {why}")
     sys.exit(SKIPPED)
-
-
-def passt_starts(folder):
-    try:
-        subprocess.run(["passt", "-f", "-q", "-4", "-s", os.path.join(folder, "probe")], capture_output=True, timeout=1)
-        return False
-    except subprocess.TimeoutExpired:  # it waits for a machine
-        return True
 
 
 def check(condition, text):
@@ -327,8 +321,8 @@ def main():
         os.environ["KELDA_NET_VM"] = "1"
         os.execvp("unshare", ["unshare", "-n", sys.executable, *sys.argv])
     with tempfile.TemporaryDirectory() as folder:
-        if network == "passt" and not passt_starts(folder):
-            skip("passt does not start here: it needs a default route and the right to make a user namespace")
+        if network == "passt" and not passt.starts():
+            skip(passt.NEEDS)
         machine = Machine(program, network, folder)
         try:
             for name in sys.argv[3:] or SCENARIOS:
