@@ -98,7 +98,7 @@ class FailedWrites(OnFaultyDisk):
         self.assertNotIn(b"never", replies)
         for whom, connection in {"silent": silent, "in MULTI": in_multi, "half way": half_way}.items():
             self.assert_told_and_ended(connection, whom)
-        self.assertTrue(any("the engine has stopped: " in line for line in server.lines), server.output())
+        self.assertTrue(server.says("the engine has stopped: "), server.output())
         # The device is well again, but nobody knows what it holds: nothing is written or flushed any more.
         self.disk.heal()
         changes = self.disk.changes()

@@ -82,6 +82,15 @@ class Kelda:
     def output(self):
         return "\n".join(self.lines)
 
+    def says(self, text, seconds=10):
+        """Is there, or comes, a line with the text? What is printed comes to us a moment later."""
+        deadline = time.monotonic() + seconds
+        while not any(text in line for line in self.lines):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
     def kill(self):
         """kill -9 of the process that holds the disk: the server, or QEMU."""
         if self.process is None:
