@@ -77,9 +77,10 @@ class SplitStep {
     if (!covers(view, key)) return corrupt_page(node.page(), "its fences are not those of its parent");
     // Waited for as fresh, a page that is latched here would never come. The disk lost a write of the map.
     for (const PageId page : claim_.pages()) {
-      if (page != path_.node.page && page != path_.parent.page) continue;
-      if (planted(Bug::kSplitTakesItsOwnPage)) break;
-      return corrupt_page(page, "a tree refers to it, but in the space map it is free");
+      const bool held = page == path_.node.page || page == path_.parent.page;
+      if (held && !planted(Bug::kSplitTakesItsOwnPage)) {
+        return corrupt_page(page, "a tree refers to it, but in the space map it is free");
+      }
     }
     if (has_room(view, key, value_bytes)) return Outcome::kDone;
     const SplitPoint split = choose(view, key, value_bytes);
