@@ -38,11 +38,11 @@ struct Cursor::Impl {
   // Copies the leaf that covers `target` (kBelow: the keys just below it; kLast: the last leaf).
   Result<> load(Bytes target, Side side, bool reading_on, bool forward);
   Result<bool> settle(unsigned at);
-  // Without progress from leaf to leaf a scan would never end.
-  Error fences_disagree() const { return corrupt_page(leaf.page, "its fences are not those of its parent"); }
+  // Is the copy the leaf that was asked for? So each leaf that a scan goes on to lies beyond the one before.
+  bool is_wanted(Bytes target, Side side) const;
   Result<bool> forward_from(unsigned at);
   Result<bool> backward_from(unsigned at);
-  void prefetch(bool forward);
+  void prefetch();
 
   TreeEnv env;
   TreeId id;
@@ -88,12 +88,22 @@ Result<> Cursor::Impl::load(Bytes target, Side side, bool reading_on, bool forwa
     after_restart(attempt);
   }
   leaf = path.node;
+  if (!is_wanted(target, side)) return corrupt_page(leaf.page, kFencesDisagree);
   lsn = std::max(lsn, node().lsn());
-  if (ahead.count > 0) prefetch(forward);
+  if (ahead.count > 0) prefetch();
   return {};
 }
 
-void Cursor::Impl::prefetch(bool) {
+bool Cursor::Impl::is_wanted(Bytes target, Side side) const {
+  switch (side) {
+    case Side::kAt: return covers(node(), target);
+    case Side::kBelow: return compare_bytes(node().lower(), target) < 0 && (node().upper().empty() || compare_bytes(target, node().upper()) <= 0);
+    case Side::kLast: return node().upper().empty();
+  }
+  return false;
+}
+
+void Cursor::Impl::prefetch() {
   std::size_t absent = 0;
   for (std::size_t i = 0; i < ahead.count; ++i) {
     std::uint64_t version;
@@ -116,7 +126,6 @@ Result<bool> Cursor::Impl::forward_from(unsigned at) {
     fence.assign(as_view(node().upper()));
     if (fence.empty()) return valid = false;
     TRY(load(as_bytes(fence), Side::kAt, true, true));
-    if (!node().upper().empty() && compare_bytes(node().upper(), as_bytes(fence)) <= 0) return fences_disagree();
     at = lower_bound(node(), as_bytes(fence)).slot;
   }
   return settle(at);
@@ -128,7 +137,6 @@ Result<bool> Cursor::Impl::backward_from(unsigned at) {
     fence.assign(as_view(node().lower()));
     if (fence.empty()) return valid = false;
     TRY(load(as_bytes(fence), Side::kBelow, true, false));
-    if (compare_bytes(node().lower(), as_bytes(fence)) >= 0) return fences_disagree();
     at = lower_bound(node(), as_bytes(fence)).slot;
   }
   return settle(at - 1);

@@ -31,6 +31,8 @@ struct Path {
 inline constexpr unsigned kOptimisticTries = 32;
 inline constexpr unsigned kTriesBetweenYields = 16;
 
+inline constexpr char kFencesDisagree[] = "its fences are not those of its parent";
+
 inline Error corrupt_page(PageId page, const char* what) {
   return Error(Code::kCorrupt, "page " + std::to_string(page.value) + ": " + what);
 }
@@ -86,7 +88,9 @@ inline Walk descend(const TreeEnv& env, TreeId id, PageId root, unsigned level, 
     }
     if (!validate(env, node)) [[unlikely]] return Walk::kRestart;
     view = view_of(env, child);
-    if (!view.is_node() || view.level() + 1 != at) [[unlikely]] return suspect(env, child, "a node at the wrong level", path);
+    if (!view.is_node() || view.level() + 1 != at || view.tree() != id) [[unlikely]] {
+      return suspect(env, child, "a node of another tree or level", path);
+    }
     path.parent = node;
     path.child_index = index;
     node = child;

@@ -137,7 +137,7 @@ Result<LeafOutcome> change_leaf(const TreeRef& tree, wal::TxnLog& txn, const Lea
         if (walk == Walk::kFailed) return std::move(path.error);
         after_restart(attempt);
       }
-      if (!covers(NodeView(leaf->data()), change.key)) return corrupt_page(leaf->page(), "its fences are not those of its parent");
+      if (!covers(NodeView(leaf->data()), change.key)) return corrupt_page(leaf->page(), kFencesDisagree);
       LeafStep step(tree, txn, change, *leaf);
       if (step.refused()) return step.unchanged();
       if (step.fits()) return step.run(reservation);

@@ -81,7 +81,6 @@ void init_node(std::byte* page, TreeId tree, unsigned level, Bytes lower, Bytes 
   h.page.type = static_cast<std::uint8_t>(disk::PageType::kTreeNode);
   h.page.owner[kOwnerLevel] = static_cast<std::uint8_t>(level);
   h.tree = tree.value;
-  h.first_child = first_child.value;
   h.heap_begin = kPageBytes;
   h.lower_offset = take_heap(page, lower.size(), 0);
   h.lower_bytes = static_cast<std::uint16_t>(lower.size());
@@ -90,6 +89,7 @@ void init_node(std::byte* page, TreeId tree, unsigned level, Bytes lower, Bytes 
   h.upper_bytes = static_cast<std::uint16_t>(upper.size());
   copy(page + h.upper_offset, upper);
   h.prefix_bytes = static_cast<std::uint16_t>(common_prefix(lower, upper));
+  h.first_child = level > 0 ? first_child.value : prefix_check(lower.first(h.prefix_bytes));
 }
 
 bool fits_replace(NodeView node, unsigned slot, std::size_t value_bytes) {

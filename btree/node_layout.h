@@ -19,6 +19,7 @@
 #include <cstring>
 
 #include "bufferpool/racy_read.h"
+#include "common/checksum.h"
 #include "common/types.h"
 #include "disk/layout.h"
 
@@ -28,7 +29,7 @@ inline constexpr std::size_t kHintCount = 16;
 
 //  0..31 disk::PageHeader, its owner bytes: 25 level (0 = leaf), 26 flags, 27 insert run, 28 last insert slot (u16)
 // 32 tree         the tree's id
-// 40 first_child  inner: child for keys below the first separator; leaf: 0
+// 40 first_child  inner: child for keys below the first separator; leaf: prefix_check() of the prefix, or meaningless
 // 48 count        slots
 // 50 heap_begin   lowest byte of the heap
 // 52 heap_used    live bytes in the heap
@@ -119,6 +120,9 @@ inline int compare_bytes(Bytes a, Bytes b) {
   return a.size() < b.size() ? -1 : a.size() > b.size() ? 1 : 0;
 }
 
+// Tells prefixes apart without their bytes.
+inline std::uint64_t prefix_check(Bytes prefix) { return prefix.empty() ? 0 : checksum64(prefix, 0); }
+
 inline NodeHeader& node_header(std::byte* page) { return *reinterpret_cast<NodeHeader*>(page); }
 
 class NodeView {
@@ -177,6 +181,7 @@ class NodeView {
   Bytes lower() const { return clamp(load_once(header().lower_offset), load_once(header().lower_bytes)); }
   Bytes upper() const { return clamp(load_once(header().upper_offset), load_once(header().upper_bytes)); }
   std::size_t prefix_bytes() const { return load_once(header().prefix_bytes); }
+  std::uint64_t prefix_check() const { return load_once(header().first_child); }  // leaf
   Bytes prefix() const { return clamp(load_once(header().lower_offset), prefix_bytes()); }
 
   // Bytes that cells and slots may still take, after compaction.

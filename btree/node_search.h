@@ -1,7 +1,8 @@
 // Search within one node. Safe on garbage (see NodeView); inline, because every descent runs it.
 //
-// The key that is searched lies within the node's fences, so it begins with the node's prefix: only suffixes are
-// compared. Method: hints narrow the range, 4-byte heads are halved and then counted, whole suffixes only where heads tie
+// The key that is searched should lie within the node's fences, and so begin with the node's prefix: only suffixes are
+// compared. A node on which the disk lost a write can be one of other keys: what is found in a leaf counts if is_home_of().
+// Method: hints narrow the range, 4-byte heads are halved and then counted, whole suffixes only where heads tie
 // (Leis et al., LeanStore; Bayer and Unterauer, Prefix B-Trees, 1977).
 #pragma once
 
@@ -22,10 +23,9 @@ KELDA_RACY_READ inline std::uint64_t load_big_endian(const std::byte* at) {
   return __builtin_bswap64(word);
 }
 
-// Order of two suffixes whose heads are equal: <0, 0, >0.
-KELDA_RACY_READ inline int compare_tails(Bytes a, Bytes b) {
+// As compare_bytes, from byte `i` on: the ones before are equal, or one ends there.
+KELDA_RACY_READ inline int compare_from(std::size_t i, Bytes a, Bytes b) {
   const std::size_t n = std::min(a.size(), b.size());
-  std::size_t i = 4;  // where the heads end; if one ends before, it is a prefix of the other (zero padding)
   for (; i + 8 <= n; i += 8) {
     const std::uint64_t x = load_big_endian(a.data() + i), y = load_big_endian(b.data() + i);
     if (x != y) return x < y ? -1 : 1;
@@ -35,6 +35,9 @@ KELDA_RACY_READ inline int compare_tails(Bytes a, Bytes b) {
   }
   return a.size() < b.size() ? -1 : a.size() > b.size() ? 1 : 0;
 }
+
+// Of suffixes whose heads are equal. If one ends within the head, it is a prefix of the other (zero padding).
+inline int compare_tails(Bytes a, Bytes b) { return compare_from(4, a, b); }
 
 inline int compare_slot(NodeView node, Slot slot, const SearchKey& key) {
   if (slot.head != key.head) return slot.head < key.head ? -1 : 1;
@@ -82,13 +85,23 @@ inline SlotRange narrow(NodeView node, std::uint32_t head, unsigned count) {
 
 // Are the node's fences around the key?
 inline bool covers(NodeView node, Bytes key) {
-  return compare_bytes(node.lower(), key) <= 0 && (node.upper().empty() || compare_bytes(key, node.upper()) < 0);
+  return compare_from(0, node.lower(), key) <= 0 && (node.upper().empty() || compare_from(0, key, node.upper()) < 0);
 }
 
 struct Position {
   unsigned slot;
   bool exact;
 };
+
+// Does what was found at `at` of a leaf hold for the key? By N1 a suffix behind the right prefix is within the fences. The
+// prefix check lies in the line that every reader has, the prefix itself would be one more to wait for.
+inline bool is_home_of(NodeView leaf, Bytes key, Position at) {
+  if (!at.exact) return covers(leaf, key);
+  const std::size_t prefix_bytes = leaf.prefix_bytes();
+  if (prefix_bytes > key.size()) return false;
+  const Bytes prefix = key.first(prefix_bytes);
+  return leaf.prefix_check() == prefix_check(prefix) || compare_from(0, leaf.prefix(), prefix) == 0;
+}
 
 // So few slots are counted rather than halved: no branch depends on what they hold, so their cache lines are fetched side
 // by side, where halving waits for each and guesses wrong half the time.

@@ -83,7 +83,7 @@ class MergeStep {
     ExclusiveGuard child = ExclusiveGuard::adopt(env_.pool, only.page);
     if (!TRY(space.try_latch())) return Outcome::kRestart;
     const NodeView below(child.data());
-    if (!below.lower().empty() || !below.upper().empty()) return corrupt_page(only.page, "its fences are not those of its parent");
+    if (!below.lower().empty() || !below.upper().empty()) return corrupt_page(only.page, kFencesDisagree);
     compact_node(child.data());
     node_header(child.data()).page.owner[kOwnerFlags] = NodeView(root.data()).flags();
     const NodeImage image(child.data());

@@ -28,7 +28,7 @@ struct LeafRead {
   Walk run(Take take, MayUse may_use, bool& allowed, Path& path) {
     const Walk walk = descend_to(env, id, root, 0, key, path);
     if (walk != Walk::kOk) [[unlikely]] return walk;
-    read(NodeView(env.pool.data(path.node.page)), take);
+    if (!read(NodeView(env.pool.data(path.node.page)), take)) [[unlikely]] return suspect(env, path.node, kFencesDisagree, path);
     allowed = may_use();
     return validate(env, path.node) || planted(Bug::kReadNotValidated) ? Walk::kOk : Walk::kRestart;
   }
@@ -45,18 +45,23 @@ struct LeafRead {
       path.error = std::move(leaf).error();
       return Walk::kFailed;
     }
-    read(NodeView(leaf->data()), take);
+    if (!read(NodeView(leaf->data()), take)) {
+      path.error = corrupt_page(path.node.page, kFencesDisagree);
+      return Walk::kFailed;
+    }
     allowed = may_use();
     return Walk::kOk;
   }
 
  private:
+  // False: it is not the key's leaf.
   template <class Take>
-  void read(NodeView leaf, Take take) {
+  bool read(NodeView leaf, Take take) {
     const Position at = lower_bound(leaf, key);
     found = at.exact;
     lsn = leaf.lsn();
     if (at.exact) take(leaf.value(at.slot));
+    return is_home_of(leaf, key, at) || planted(Bug::kReadsForeignLeaf);
   }
 };
 

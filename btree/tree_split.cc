@@ -74,7 +74,7 @@ class SplitStep {
     if (!try_latch(env_, path_.node)) return Outcome::kRestart;
     ExclusiveGuard node = ExclusiveGuard::adopt(env_.pool, path_.node.page);
     const NodeView view(node.data());
-    if (!covers(view, key)) return corrupt_page(node.page(), "its fences are not those of its parent");
+    if (!covers(view, key)) return corrupt_page(node.page(), kFencesDisagree);
     // Waited for as fresh, a page that is latched here would never come. The disk lost a write of the map.
     for (const PageId page : claim_.pages()) {
       const bool held = page == path_.node.page || page == path_.parent.page;

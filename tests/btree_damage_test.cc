@@ -122,6 +122,89 @@ TEST(BtreeDamage, FencesThatDisagreeEndScansAndChanges) {
   EXPECT_TRUE(count_backward(**db).failed_with(Code::kCorrupt));
 }
 
+// The bytes of the leaf that covers `key`, and where they lie.
+struct Leaf {
+  PageId id;
+  alignas(kPageBytes) std::byte page[kPageBytes];
+};
+void find_leaf(MemoryDevice& disk, std::string_view key, Leaf& leaf) {
+  const disk::Layout layout = disk::Superblock::read(disk)->layout();
+  for (std::uint64_t p = 1; p < layout.page_count; ++p) {
+    leaf.id = PageId(p);
+    disk.peek(layout.offset_of(leaf.id), leaf.page);
+    const NodeView node(leaf.page);
+    if (disk::page_verifies(leaf.id, leaf.page, layout.checksum_seed()) && node.is_node() && node.is_leaf() && covers(node, as_bytes(key))) return;
+  }
+  FAIL() << "no leaf for " << key;
+}
+
+void put_leaf(MemoryDevice& disk, Leaf& leaf) {
+  const disk::Layout layout = disk::Superblock::read(disk)->layout();
+  disk::stamp_page(leaf.id, leaf.page, layout.checksum_seed());
+  disk.poke(layout.offset_of(leaf.id), leaf.page);
+}
+
+// By whatever leads to the key's leaf.
+void expect_refused(Db& db, const std::string& key) {
+  BTree tree = db.tree();
+  std::string value;
+  EXPECT_TRUE(tree.lookup(as_bytes(key), value).failed_with(Code::kCorrupt)) << key << " " << value;
+  EXPECT_TRUE(tree.value_length(as_bytes(key)).failed_with(Code::kCorrupt)) << key;
+  Cursor cursor(tree);
+  EXPECT_TRUE(cursor.seek(as_bytes(key)).failed_with(Code::kCorrupt)) << key;
+  EXPECT_TRUE(cursor.seek_back(as_bytes(key)).failed_with(Code::kCorrupt)) << key;
+  Txn txn(db);
+  EXPECT_TRUE(tree.put(txn.txn, as_bytes(key), as_bytes("v")).failed_with(Code::kCorrupt)) << key;
+  EXPECT_TRUE(tree.remove(txn.txn, as_bytes(key)).failed_with(Code::kCorrupt)) << key;
+  ASSERT_OK(txn.roll_back());
+}
+
+// As when the disk lost the writes since a page was given to another part of the tree, or to another tree: what lies there
+// verifies, and is a sound leaf of keys with the same suffixes.
+TEST(BtreeDamage, ALeafOfOtherKeysIsNotReadForThese) {
+  const auto sound = disk_with_tree();
+  for (const unsigned other : {600u, 1500u, 1999u}) {
+    for (const bool has_prefix_check : {true, false}) {
+      auto disk = sound->crash(blockdev::Survival::kAll);
+      Leaf leaf, old;
+      ASSERT_NO_FATAL_FAILURE(find_leaf(*disk, key_of(500), leaf));
+      ASSERT_NO_FATAL_FAILURE(find_leaf(*disk, key_of(other), old));
+      ASSERT_NE(leaf.id, old.id);
+      old.id = leaf.id;
+      if (!has_prefix_check) node_header(old.page).first_child = 0;
+      put_leaf(*disk, old);
+      auto db = Db::open(*disk);
+      ASSERT_OK(db);
+      expect_refused(**db, key_of(500));
+      EXPECT_TRUE(count_forward(**db).failed_with(Code::kCorrupt));
+      EXPECT_TRUE(count_backward(**db).failed_with(Code::kCorrupt));
+    }
+  }
+  auto disk = sound->crash(blockdev::Survival::kAll);
+  Leaf leaf;
+  ASSERT_NO_FATAL_FAILURE(find_leaf(*disk, key_of(500), leaf));
+  ++node_header(leaf.page).tree;
+  put_leaf(*disk, leaf);
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  expect_refused(**db, key_of(500));
+}
+
+// It only spares a comparison.
+TEST(BtreeDamage, ALeafWithoutPrefixCheckIsRead) {
+  auto disk = disk_with_tree();
+  Leaf leaf;
+  ASSERT_NO_FATAL_FAILURE(find_leaf(*disk, key_of(500), leaf));
+  ASSERT_NE(NodeView(leaf.page).prefix_check(), 0u);
+  node_header(leaf.page).first_child = 0;
+  put_leaf(*disk, leaf);
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  std::string value;
+  EXPECT_EQ((*db)->tree().lookup(as_bytes(key_of(500)), value), true);
+  EXPECT_EQ(value, std::string(100, 'v'));
+}
+
 // As when the disk lost the last write of the map, and the older one still verifies.
 void forget_in_map(MemoryDevice& disk, PageId page) {
   const disk::Layout layout = disk::Superblock::read(disk)->layout();
