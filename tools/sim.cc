@@ -151,7 +151,8 @@ void print_json(const Totals& t, const std::vector<Failure>& failures, const std
   std::printf("%s\n", json.text().c_str());
 }
 
-// On a terminal in place, else a line now and then.
+// Counts: on a terminal in place, else a line now and then. A failure is said at once: its details follow only when
+// the whole run has ended, and a long run may be cut short.
 class Progress {
  public:
   explicit Progress(std::uint64_t total) : total_(total) {}
@@ -161,6 +162,11 @@ class Progress {
     last_ns_ = now_ns;
     std::fprintf(stderr, "%s%" PRIu64 " of %" PRIu64 " seeds, %zu failures, %.1fx%s", terminal_ ? "\r" : "",
                  totals.seeds, total_, failures, totals.ratio(), terminal_ ? "" : "\n");
+  }
+  void say(std::uint64_t seed, const sim::Report& failure) const {
+    if (total_ == 1) return;
+    std::fprintf(stderr, "%sseed %" PRIu64 " failed: %s: %s\n", terminal_ ? "\r" : "", seed, failure.kind.data(),
+                 failure.failure.data());
   }
   ~Progress() {
     if (terminal_ && last_ns_ != 0) std::fprintf(stderr, "\n");
@@ -214,6 +220,7 @@ int sim(const SimOptions& options) {
           if (report.failed) {
             failures.emplace_back().job = job;
             failures.back().report = std::make_unique<sim::Report>(report);
+            progress.say(job.seed, report);
           }
           progress.show(totals, failures.size());
         });
