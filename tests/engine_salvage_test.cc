@@ -8,6 +8,7 @@
 #include "disk/superblock.h"
 #include "engine/salvage.h"
 #include "engine_support.h"
+#include "support/rounds.h"
 
 namespace kelda::engine {
 namespace {
@@ -427,8 +428,9 @@ TEST(EngineSalvage, RandomDamageNeverGivesAWrongValue) {
   on_cores(1, [](runtime::Runtime&) {
     Filled filled;
     filled.forget_copies();
-    int incomplete = 0, refused = 0;
-    for (std::uint64_t seed = 1; seed <= 150; ++seed) {
+    const std::uint64_t rounds = test_rounds(150);
+    std::uint64_t incomplete = 0, refused = 0;
+    for (std::uint64_t seed = 1; seed <= rounds; ++seed) {
       SCOPED_TRACE("seed " + std::to_string(seed));
       Prng prng(seed);
       auto damaged = filled.disk->crash(blockdev::Survival::kAll);
@@ -446,8 +448,8 @@ TEST(EngineSalvage, RandomDamageNeverGivesAWrongValue) {
       expect_true_and_named(named, filled.model);
       if (testing::Test::HasFatalFailure()) return;
     }
-    EXPECT_GT(incomplete, 50);
-    EXPECT_LT(refused, 20);
+    EXPECT_GT(incomplete, rounds / 3);
+    EXPECT_LT(refused, rounds / 7);
   });
 }
 
