@@ -117,7 +117,9 @@ void Scrubber::check_pages() {
   for (std::uint64_t first = 0; first < page_count && !ended(); first += disk::kPagesPerSpaceMap) {
     {
       auto map = bufferpool::SharedGuard::take(db_.pool(), PageId{first});
-      if (map.failed_with(Code::kNotFound)) return;  // groups come into use in order
+      while (map.failed_with(Code::kOutOfMemory) && pause(kSecondNs)) map = bufferpool::SharedGuard::take(db_.pool(), PageId{first});
+      // NotFound: groups come into use in order. Out of memory: the run was ended meanwhile.
+      if (map.failed_with(Code::kNotFound) || map.failed_with(Code::kOutOfMemory)) return;
       if (!map) {
         found(PageId{first}, map.error().message());
         continue;
@@ -175,13 +177,16 @@ Scrubber::Seen Scrubber::judge(PageId page, std::optional<std::uint64_t> mark, c
     problem = "page " + std::to_string(page.value) + ": an older version is in its place (a write was acknowledged and not made)";
   }
   if (problem.empty()) return Seen::kSound;
-  if (!in_use(page)) return Seen::kGone;
+  const auto used = in_use(page);
+  if (!used) return Seen::kUnsettled;
+  if (!*used) return Seen::kGone;
   // A page that was freed and taken into use again was latched before its map showed it.
   return db_.pool().still_settled(page, *mark) ? Seen::kDamaged : Seen::kUnsettled;
 }
 
-bool Scrubber::in_use(PageId page) {
+std::optional<bool> Scrubber::in_use(PageId page) {
   const auto map = bufferpool::SharedGuard::take(db_.pool(), btree::map_of(page));
+  if (map.failed_with(Code::kOutOfMemory)) return std::nullopt;
   return !map || btree::test_bit(map->data(), btree::bit_of(page));
 }
 
@@ -210,7 +215,7 @@ void Scrubber::check_unsettled() {
     std::vector<PageId> again;
     again.swap(unsettled_);
     for (const PageId page : again) {
-      if (!in_use(page)) continue;
+      if (in_use(page) == false) continue;
       std::string problem;
       const Seen seen = look_closely(page, problem);
       if (seen == Seen::kDamaged) found(page, std::move(problem));

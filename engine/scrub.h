@@ -5,7 +5,7 @@
 //    tree node), the two superblock copies, the log from its redo point on, the double-write area.
 //  - No false alarm: a page that is dirty, going out or latched has no settled place on the device, and is looked at
 //    again later; whatever happens to a page during the read shows in its state word (BufferPool::settled), and a page
-//    that was freed meanwhile shows in its space map. Problems are confirmed by a second read.
+//    that was freed meanwhile shows in its space map. Problems are confirmed by a second read. Short memory is waited for.
 //  - No more than bytes_per_s is read, over any stretch of time longer than one read of kRunPages pages (the log: 1 MiB).
 //  - Repair: a page whose content is in the pool is written again by the ordinary write-back; a superblock copy by a
 //    checkpoint, which also makes a damaged part of the log unneeded. All else is left as it is and reported.
@@ -14,6 +14,7 @@
 // Runs in one fiber. start(), cancel(), stop() and status() from any core.
 #pragma once
 
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -56,7 +57,7 @@ class Scrubber {
   Seen judge(PageId page, std::optional<std::uint64_t> mark, const Result<>& read, const std::byte* bytes, std::string& problem);
   void look_again(PageId page);
   Seen look_closely(PageId page, std::string& problem);
-  bool in_use(PageId page);
+  std::optional<bool> in_use(PageId page);  // nothing: no memory to look
   void found(PageId page, std::string problem);
   void check_unsettled();
   void repair_pages();

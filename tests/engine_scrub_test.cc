@@ -3,6 +3,7 @@
 #include <map>
 
 #include "btree/node_layout.h"
+#include "bufferpool/page_map_sim.h"
 #include "common/prng.h"
 #include "disk/superblock.h"
 #include "engine/check.h"
@@ -331,6 +332,51 @@ TEST(EngineScrub, NoFalseAlarmUnderLoad) {
   }
   EXPECT_GE(runs, 40u);
   EXPECT_GT(evictions, 1000u);
+}
+
+// A space map that is not in memory, and cannot be for a while: the scrub waits, and says nothing of the disk.
+TEST(EngineScrub, NoFalseAlarmWhenMemoryIsShort) {
+  const auto code = runtime::run_simulated({.seed = 1, .core_count = 1}, [](runtime::Runtime&) {
+    bufferpool::SimulatedPageMap* page_map = nullptr;
+    const auto make_page_map = [&](std::uint64_t, std::uint64_t pages) -> Result<std::unique_ptr<bufferpool::PageMap>> {
+      auto map = TRY(bufferpool::SimulatedPageMap::create(pages, false));
+      page_map = map.get();
+      return std::unique_ptr<bufferpool::PageMap>(std::move(map));
+    };
+    DatabaseOptions options = small_options();
+    options.memory_bytes = 11_MiB;  // a pool of some hundred pages
+    options.scrub = {.bytes_per_s = 1ull << 30, .report = [](const std::string& text) { ADD_FAILURE() << text; }};
+    OpenReport report;
+    auto opened = DatabaseImpl::open(blank_disk(), options, report, DatabaseImpl::Purpose::kServe, make_page_map);
+    if (!opened) {
+      ADD_FAILURE() << opened.error().to_string();
+      return 1;
+    }
+    DatabaseImpl& db = **opened;
+    const Tree tree = *db.tree("t", true);
+    constexpr int kCount = 1500;
+    for (int i = 0; i < kCount; ++i) EXPECT_OK(db.put(tree, key_of(i), std::string(9000, 'v')));
+    for (int i = 0; i < 2; ++i) EXPECT_OK(db.checkpoint());
+    std::string value;
+    for (int i = 0; i < 2 * kCount; ++i) EXPECT_OK(db.get(tree, key_of(i % kCount), value, nullptr));
+
+    page_map->refuse_maps(~0ull);
+    EXPECT_TRUE(bufferpool::SharedGuard::take(db.pool(), PageId{0}).failed_with(Code::kOutOfMemory)) << "the space map is still in memory";
+    EXPECT_OK(db.start_scrub());
+    runtime::Core::current().sleep_until(runtime::now_ns() + 5 * kSecondNs);
+    EXPECT_EQ(db.scrub_status().total_errors, 0u) << db.scrub_status().last_error;
+    EXPECT_TRUE(db.scrub_status().running);
+    page_map->refuse_maps(0);
+    do runtime::Core::current().sleep_until(runtime::now_ns() + kSecondNs);
+    while (db.scrub_status().running);
+    const ScrubStatus status = db.scrub_status();
+    EXPECT_EQ(status.total_errors, 0u) << status.last_error;
+    EXPECT_GT(status.pages_checked, 3000u);
+    EXPECT_TRUE(status.last_run_complete);
+    EXPECT_OK(db.close());
+    return 0;
+  });
+  ASSERT_TRUE(code.has_value()) << code.error().to_string();
 }
 
 // The rate holds, in virtual time; traffic or none.
