@@ -23,7 +23,7 @@ void sleep_for(runtime::TimeNs duration_ns) {
 void Director::run() {
   run_history();
   if (world_.trace.failed() || world_.writes_lost) return;
-  if (const std::string anomalies = world_.isolation.verdict(); !anomalies.empty())
+  if (const std::string anomalies = world_.isolation.verdict(world_.commands_may_fail); !anomalies.empty())
     world_.trace.fail("isolation", anomalies);
 }
 

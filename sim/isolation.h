@@ -22,8 +22,9 @@ class Isolation {
   static std::vector<history::Key> keys_of(std::uint64_t round);
 
   std::uint64_t round() const { return recorder.last_value() / kWritesARound; }
-  // Empty, or the anomalies.
-  std::string verdict() const;
+  // Empty, or the anomalies. `commands_may_fail`: within a MULTI, alone (World::commands_may_fail). Of one whose answer was
+  // lost then only those writes count that somebody saw.
+  std::string verdict(bool commands_may_fail = false) const;
 
   Recorder recorder;
 };

@@ -273,6 +273,26 @@ TEST_F(Judge, CountersListsAndAccounts) {
   EXPECT_EQ(seen_under_way(Bank::Outcome::kHalf), "");
 }
 
+// A transaction whose answer was lost appended to two lists, and only one of them shows it.
+TEST_F(Judge, HalfATransactionThatWasLost) {
+  Isolation isolation;
+  Recording writer(isolation.recorder, isolation.recorder.new_process());
+  writer.wrote(true, 0, isolation.recorder.new_value());
+  writer.wrote(true, 2, isolation.recorder.new_value());
+  writer.end(history::Outcome::kUnknown);
+  Transactor reader(isolation, 1);
+  const auto read = reader.read_round(0);
+  std::string request;
+  EXPECT_EQ(read->begin(request), 1u);
+  Reply all;
+  all.type = '*';
+  all.items.assign(Isolation::kKeysARound, nil());
+  all.items[0] = text("1 ");
+  EXPECT_EQ(read->answered({&all, 1}), Fate::kDone);
+  EXPECT_NE(isolation.verdict(false), "");
+  EXPECT_EQ(isolation.verdict(true), "") << "the other command may have failed alone";
+}
+
 // A transaction appended 1 to an empty list and ended in this way; then somebody is shown the list.
 TEST_F(Judge, HistoriesOfTransactions) {
   const auto anomalies = [](history::Outcome outcome, const Reply& shown) {
