@@ -26,8 +26,9 @@ for suite in "${suites[@]}"; do
     passed=$((passed + 1))
     echo "ok      $suite ($((SECONDS - start)) s)"
   else
+    [ $? = 124 ] && why=" (did not end within 900 s)" || why=
     failed=$((failed + 1))
-    echo "FAILED  $suite"
+    echo "FAILED  $suite$why"
     tail -n 100 "$said"
   fi
 done
