@@ -97,7 +97,9 @@ Result<> Cursor::Impl::load(Bytes target, Side side, bool reading_on, bool forwa
 bool Cursor::Impl::is_wanted(Bytes target, Side side) const {
   switch (side) {
     case Side::kAt: return covers(node(), target);
-    case Side::kBelow: return compare_bytes(node().lower(), target) < 0 && (node().upper().empty() || compare_bytes(target, node().upper()) <= 0);
+    case Side::kBelow:
+      return compare_bytes(node().lower(), target) < 0 &&
+             (node().upper().empty() || compare_bytes(target, node().upper()) <= 0);
     case Side::kLast: return node().upper().empty();
   }
   return false;

@@ -116,8 +116,9 @@ void Scrubber::check_pages() {
   const std::uint64_t page_count = db_.superblock().layout().page_count;
   for (std::uint64_t first = 0; first < page_count && !ended(); first += disk::kPagesPerSpaceMap) {
     {
-      auto map = bufferpool::SharedGuard::take(db_.pool(), PageId{first});
-      while (map.failed_with(Code::kOutOfMemory) && pause(kSecondNs)) map = bufferpool::SharedGuard::take(db_.pool(), PageId{first});
+      const auto take_map = [&] { return bufferpool::SharedGuard::take(db_.pool(), PageId{first}); };
+      auto map = take_map();
+      while (map.failed_with(Code::kOutOfMemory) && pause(kSecondNs)) map = take_map();
       // NotFound: groups come into use in order. Out of memory: the run was ended meanwhile.
       if (map.failed_with(Code::kNotFound) || map.failed_with(Code::kOutOfMemory)) return;
       if (!map) {

@@ -32,21 +32,41 @@ std::unique_ptr<MemoryDevice> disk_with_tree() {
   return disk;
 }
 
-// Changes the first leaf with a left and a right neighbour, and seals it again.
-void change_a_leaf(MemoryDevice& disk, const std::function<void(std::byte*)>& change) {
-  const disk::Layout layout = disk::Superblock::read(disk)->layout();
+struct Leaf {
+  PageId id;
   alignas(kPageBytes) std::byte page[kPageBytes];
-  for (std::uint64_t p = 1; p < layout.page_count; ++p) {
-    disk.peek(layout.offset_of(PageId(p)), page);
-    const NodeView node(page);
-    if (!disk::page_verifies(PageId(p), page, layout.checksum_seed()) || !node.is_node() || !node.is_leaf()) continue;
-    if (node.lower().empty() || node.upper().empty()) continue;
-    change(page);
-    disk::stamp_page(PageId(p), page, layout.checksum_seed());
-    disk.poke(layout.offset_of(PageId(p)), page);
-    return;
+};
+
+// The first leaf in order of pages that is `wanted`.
+void find_leaf(MemoryDevice& disk, Leaf& leaf, const std::function<bool(NodeView)>& wanted) {
+  const disk::Layout layout = disk::Superblock::read(disk)->layout();
+  for (leaf.id = PageId(kFirstFreePage); leaf.id.value < layout.page_count; ++leaf.id.value) {
+    disk.peek(layout.offset_of(leaf.id), leaf.page);
+    const NodeView node(leaf.page);
+    if (!disk::page_verifies(leaf.id, leaf.page, layout.checksum_seed()) || !node.is_node() || !node.is_leaf()) continue;
+    if (wanted(node)) return;
   }
   FAIL() << "no such leaf";
+}
+
+void find_leaf_of(MemoryDevice& disk, Leaf& leaf, std::string_view key) {
+  find_leaf(disk, leaf, [key](NodeView node) { return covers(node, as_bytes(key)); });
+}
+
+// Seals it and writes it to its place.
+void put_leaf(MemoryDevice& disk, Leaf& leaf) {
+  const disk::Layout layout = disk::Superblock::read(disk)->layout();
+  disk::stamp_page(leaf.id, leaf.page, layout.checksum_seed());
+  disk.poke(layout.offset_of(leaf.id), leaf.page);
+}
+
+// Changes the first leaf with a left and a right neighbour.
+void change_a_leaf(MemoryDevice& disk, const std::function<void(std::byte*)>& change) {
+  Leaf leaf;
+  ASSERT_NO_FATAL_FAILURE(
+      find_leaf(disk, leaf, [](NodeView node) { return !node.lower().empty() && !node.upper().empty(); }));
+  change(leaf.page);
+  put_leaf(disk, leaf);
 }
 
 Result<unsigned> count_forward(Db& db) {
@@ -122,28 +142,6 @@ TEST(BtreeDamage, FencesThatDisagreeEndScansAndChanges) {
   EXPECT_TRUE(count_backward(**db).failed_with(Code::kCorrupt));
 }
 
-// The bytes of the leaf that covers `key`, and where they lie.
-struct Leaf {
-  PageId id;
-  alignas(kPageBytes) std::byte page[kPageBytes];
-};
-void find_leaf(MemoryDevice& disk, std::string_view key, Leaf& leaf) {
-  const disk::Layout layout = disk::Superblock::read(disk)->layout();
-  for (std::uint64_t p = 1; p < layout.page_count; ++p) {
-    leaf.id = PageId(p);
-    disk.peek(layout.offset_of(leaf.id), leaf.page);
-    const NodeView node(leaf.page);
-    if (disk::page_verifies(leaf.id, leaf.page, layout.checksum_seed()) && node.is_node() && node.is_leaf() && covers(node, as_bytes(key))) return;
-  }
-  FAIL() << "no leaf for " << key;
-}
-
-void put_leaf(MemoryDevice& disk, Leaf& leaf) {
-  const disk::Layout layout = disk::Superblock::read(disk)->layout();
-  disk::stamp_page(leaf.id, leaf.page, layout.checksum_seed());
-  disk.poke(layout.offset_of(leaf.id), leaf.page);
-}
-
 // By whatever leads to the key's leaf.
 void expect_refused(Db& db, const std::string& key) {
   BTree tree = db.tree();
@@ -167,8 +165,8 @@ TEST(BtreeDamage, ALeafOfOtherKeysIsNotReadForThese) {
     for (const bool has_prefix_check : {true, false}) {
       auto disk = sound->crash(blockdev::Survival::kAll);
       Leaf leaf, old;
-      ASSERT_NO_FATAL_FAILURE(find_leaf(*disk, key_of(500), leaf));
-      ASSERT_NO_FATAL_FAILURE(find_leaf(*disk, key_of(other), old));
+      ASSERT_NO_FATAL_FAILURE(find_leaf_of(*disk, leaf, key_of(500)));
+      ASSERT_NO_FATAL_FAILURE(find_leaf_of(*disk, old, key_of(other)));
       ASSERT_NE(leaf.id, old.id);
       old.id = leaf.id;
       if (!has_prefix_check) node_header(old.page).first_child = 0;
@@ -182,7 +180,7 @@ TEST(BtreeDamage, ALeafOfOtherKeysIsNotReadForThese) {
   }
   auto disk = sound->crash(blockdev::Survival::kAll);
   Leaf leaf;
-  ASSERT_NO_FATAL_FAILURE(find_leaf(*disk, key_of(500), leaf));
+  ASSERT_NO_FATAL_FAILURE(find_leaf_of(*disk, leaf, key_of(500)));
   ++node_header(leaf.page).tree;
   put_leaf(*disk, leaf);
   auto db = Db::open(*disk);
@@ -194,7 +192,7 @@ TEST(BtreeDamage, ALeafOfOtherKeysIsNotReadForThese) {
 TEST(BtreeDamage, ALeafWithoutPrefixCheckIsRead) {
   auto disk = disk_with_tree();
   Leaf leaf;
-  ASSERT_NO_FATAL_FAILURE(find_leaf(*disk, key_of(500), leaf));
+  ASSERT_NO_FATAL_FAILURE(find_leaf_of(*disk, leaf, key_of(500)));
   ASSERT_NE(NodeView(leaf.page).prefix_check(), 0u);
   node_header(leaf.page).first_child = 0;
   put_leaf(*disk, leaf);
@@ -256,16 +254,9 @@ TEST(BtreeDamage, APageThatIsFreeInTheMapIsNotFreedAgain) {
 // A split that is given the very page that it splits: it would wait for itself.
 TEST(BtreeDamage, APageThatIsFreeInTheMapIsNotGivenToItsOwnSplit) {
   auto disk = disk_with_tree();
-  const disk::Layout layout = disk::Superblock::read(*disk)->layout();
-  PageId last = kNoPage;
-  alignas(kPageBytes) std::byte page[kPageBytes];
-  for (std::uint64_t p = kFirstFreePage; p < layout.page_count; ++p) {
-    disk->peek(layout.offset_of(PageId(p)), page);
-    const NodeView node(page);
-    if (disk::page_verifies(PageId(p), page, layout.checksum_seed()) && node.is_node() && node.is_leaf() && node.upper().empty()) last = PageId(p);
-  }
-  ASSERT_NE(last, kNoPage);
-  forget_in_map(*disk, last);
+  Leaf last;
+  ASSERT_NO_FATAL_FAILURE(find_leaf(*disk, last, [](NodeView node) { return node.upper().empty(); }));
+  forget_in_map(*disk, last.id);
   auto db = Db::open(*disk);
   ASSERT_OK(db);
   Result<> outcome;

@@ -361,7 +361,8 @@ TEST(EngineScrub, NoFalseAlarmWhenMemoryIsShort) {
     for (int i = 0; i < 2 * kCount; ++i) EXPECT_OK(db.get(tree, key_of(i % kCount), value, nullptr));
 
     page_map->refuse_maps(~0ull);
-    EXPECT_TRUE(bufferpool::SharedGuard::take(db.pool(), PageId{0}).failed_with(Code::kOutOfMemory)) << "the space map is still in memory";
+    const auto space_map = bufferpool::SharedGuard::take(db.pool(), PageId{0});
+    EXPECT_TRUE(space_map.failed_with(Code::kOutOfMemory)) << "the space map is still in memory";
     EXPECT_OK(db.start_scrub());
     runtime::Core::current().sleep_until(runtime::now_ns() + 5 * kSecondNs);
     EXPECT_EQ(db.scrub_status().total_errors, 0u) << db.scrub_status().last_error;

@@ -204,7 +204,7 @@ TEST(SelftestOrder, AnHonestDiskIsNeverAccused) {
       whole += verdict->unflushed_whole;
     });
   }
-  EXPECT_GT(checked, rounds * 80);
+  EXPECT_GT(checked, rounds * 5'000 / 60);
   EXPECT_GT(torn, rounds / 6) << "no cut met a write";
   EXPECT_GT(whole, rounds / 6);
 }

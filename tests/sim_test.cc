@@ -119,6 +119,18 @@ class Judge : public ::testing::Test {
     reply.null = true;
     return reply;
   }
+  // Somebody reads all keys of round 0 at one moment and is shown this for list 0, and nothing else.
+  static void show_list(Isolation& isolation, const Reply& shown) {
+    Transactor reader(isolation, 1);
+    const auto read = reader.read_round(0);
+    std::string request;
+    EXPECT_EQ(read->begin(request), 1u);
+    Reply all;
+    all.type = '*';
+    all.items.assign(Isolation::kKeysARound, nil());
+    all.items[0] = shown;
+    EXPECT_EQ(read->answered({&all, 1}), Fate::kDone);
+  }
   std::unique_ptr<Report> report_ = std::make_unique<Report>();
 };
 
@@ -280,15 +292,7 @@ TEST_F(Judge, HalfATransactionThatWasLost) {
   writer.wrote(true, 0, isolation.recorder.new_value());
   writer.wrote(true, 2, isolation.recorder.new_value());
   writer.end(history::Outcome::kUnknown);
-  Transactor reader(isolation, 1);
-  const auto read = reader.read_round(0);
-  std::string request;
-  EXPECT_EQ(read->begin(request), 1u);
-  Reply all;
-  all.type = '*';
-  all.items.assign(Isolation::kKeysARound, nil());
-  all.items[0] = text("1 ");
-  EXPECT_EQ(read->answered({&all, 1}), Fate::kDone);
+  show_list(isolation, text("1 "));
   EXPECT_NE(isolation.verdict(false), "");
   EXPECT_EQ(isolation.verdict(true), "") << "the other command may have failed alone";
 }
@@ -300,15 +304,7 @@ TEST_F(Judge, HistoriesOfTransactions) {
     Recording writer(isolation.recorder, isolation.recorder.new_process());
     writer.wrote(true, 0, isolation.recorder.new_value());
     writer.end(outcome);
-    Transactor reader(isolation, 1);
-    const auto read = reader.read_round(0);
-    std::string request;
-    EXPECT_EQ(read->begin(request), 1u);
-    Reply all;
-    all.type = '*';
-    all.items.assign(Isolation::kKeysARound, nil());
-    all.items[0] = shown;
-    EXPECT_EQ(read->answered({&all, 1}), Fate::kDone);
+    show_list(isolation, shown);
     return isolation.verdict();
   };
   using enum history::Outcome;
