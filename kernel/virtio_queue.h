@@ -2,6 +2,14 @@
 // interrupts, no address translation, no locks. That makes it the same text against a hypervisor and against the
 // in-memory device of the tests.
 //
+// A queue is three arrays in memory that driver and device share. The descriptor table holds pieces of memory (address,
+// length, device reads or writes), chained to requests by `next`. In the available ring the driver writes the heads of chains that
+// it hands over, and advances its index; in the used ring the device writes the heads of those that it has done, and
+// advances its own. Indices only grow, modulo 2^16, so that each side knows what is new without a lock. With the event
+// index each side also writes at which index it wants to be woken: `used_event` silences the device's interrupts,
+// `avail_event` the driver's notifications, each of which is an exit from the machine. QEMU makes such a device by
+//   -drive file=d,if=none,id=disk0,format=raw -device virtio-blk-pci,drive=disk0,num-queues=2
+//
 // Promises:
 //  (Q1) A descriptor belongs to the device from the kick() after its submit() until poll() hands its token back.
 //  (Q2) Nothing the device writes is used as an index unchecked. A used entry that names no chain in flight marks the

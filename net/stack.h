@@ -1,4 +1,4 @@
-// The seam behind net.h's functions: what a platform's network must do. One is chosen once, by platform_stack().
+// The seam behind net.h's functions: what a platform's network must do. platform_stack() chooses one.
 #pragma once
 
 #include "net/address.h"
