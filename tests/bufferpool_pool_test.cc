@@ -1,6 +1,9 @@
 // The pool's promises, one by one, on one core over the platform's own page map.
+#include <algorithm>
 #include <cstdio>
+#include <ranges>
 
+#include "runtime/platform_bare.h"
 #include "tests/pool_fixture.h"
 
 namespace kelda::bufferpool {
@@ -268,6 +271,27 @@ TEST(PoolMemory, TheProcessStaysWithinTheBound) {
   EXPECT_LE(resident_pages(), before + kFew + kSlack);
   EXPECT_GE(resident_pages(), before + kFew / 2);
   pool->check_invariants();
+}
+
+// More ranges than one call of the system takes, in no order, with neighbours that stay.
+TEST(PageMapHosted, ManyScatteredPagesAreReleasedAtOnce) {
+  if (runtime::is_bare()) GTEST_SKIP() << "a Linux process only";
+  constexpr std::uint64_t kCount = 5000;
+  auto map = *make_hosted_page_map(2 * kCount);
+  std::vector<PageId> odd;
+  for (std::uint64_t page = 0; page < 2 * kCount; ++page) {
+    std::memset(map->base() + page * kPageBytes, 1, kPageBytes);
+    if (page % 2 == 1 || page < 20) odd.push_back(PageId(page * 7919 % (2 * kCount) | 1));  // 7919 is coprime to the count
+  }
+  std::ranges::sort(odd);
+  odd.erase(std::ranges::unique(odd).begin(), odd.end());
+  std::ranges::reverse(odd);
+  ASSERT_GT(odd.size(), 2 * 1024u);
+  map->release(odd);
+  for (const PageId page : odd) ASSERT_EQ(map->base()[page.value * kPageBytes + 99], std::byte{0}) << page.value;
+  for (std::uint64_t page = 0; page < 2 * kCount; page += 2) ASSERT_EQ(map->base()[page * kPageBytes + 99], std::byte{1}) << page;
+  map->release({});
+  map->release({odd.data(), 1});
 }
 
 }  // namespace
