@@ -176,10 +176,13 @@ Result<OverflowRef> write_overflow(const TreeEnv& env, TreeTxn& txn, Bytes value
 
 Result<> read_overflow(const TreeEnv& env, const OverflowRef& ref, std::string& value) {
   const std::vector<PageId> pages = TRY(data_pages(env, ref));
+  constexpr std::size_t kAhead = bufferpool::BufferPool::kMaxPrefetch;
   if (pages.size() > 1) env.pool.prefetch(pages);
   value.resize(ref.value_bytes);
   std::size_t at = 0;
   for (std::uint32_t i = 0; i < pages.size(); ++i) {
+    // A long value: the next part is on its way while this one is copied.
+    if (i % kAhead == 0 && i + kAhead < pages.size()) env.pool.prefetch(std::span(pages).subspan(i + kAhead));
     const auto bytes = static_cast<std::uint32_t>(std::min(kOverflowPageBytes, value.size() - at));
     TRY(with_page(env, pages[i], PageType::kOverflowData, ref.stamp, i, bytes,
                   [&](const std::byte* content) { std::memcpy(value.data() + at, content, bytes); }));

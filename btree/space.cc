@@ -12,7 +12,7 @@ namespace kelda::btree {
 namespace {
 
 constexpr std::uint64_t kGroupPages = disk::kPagesPerSpaceMap;
-constexpr std::uint64_t kLoadAhead = 64;
+constexpr std::uint64_t kLoadAhead = bufferpool::BufferPool::kMaxPrefetch;
 
 // Re-inserting what was removed may leave new pages half empty.
 constexpr std::uint64_t promised_pages(std::int64_t bytes) {

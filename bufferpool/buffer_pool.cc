@@ -152,6 +152,8 @@ PoolStats BufferPool::stats() const {
   return stats;
 }
 
+std::uint64_t BufferPool::frame_count() const { return impl_->frame_count; }
+
 void BufferPool::check_invariants() const {
   Impl& impl = *impl_;
   impl.prefetches.wait();

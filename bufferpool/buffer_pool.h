@@ -94,8 +94,14 @@ class BufferPool {
   void mark_dirty(PageId page, Lsn lsn);
   std::byte* mutable_data(PageId page) { return base_ + page.value * kPageBytes; }
 
-  // Starts reading what is absent, without waiting; a hint, which is dropped when frames are short.
+  // Starts reading what is absent of the first kMaxPrefetch pages, without waiting; a hint, which is dropped when frames
+  // are short, and on a plain thread.
+  static constexpr std::size_t kMaxPrefetch = 32;
   void prefetch(std::span<const PageId> pages);
+  // Reads what is absent of all the pages at once, for one that will need each of them and works on the pool alone
+  // (recovery). Makes room by evicting. In a fiber it does not wait for the reads; a plain thread, whose core stands still
+  // while it does not wait, does. No latch may be held. Errors are found again by whoever takes the page.
+  void read_ahead(std::span<const PageId> pages);
   // Makes sure that `pages` frames can be taken without waiting soon: call before latching when many are needed.
   Result<> reserve_frames(std::uint64_t count);
   // Forgets pages that were freed: no write-back, first to be evicted. Waits for their latches.
@@ -123,6 +129,7 @@ class BufferPool {
   // The first failed write (kFailed): from then on only hits go on. Any core.
   Result<> health() const;
   PoolStats stats() const;
+  std::uint64_t frame_count() const;
   void check_invariants() const;  // aborts on a broken one (5 and state words); call on a quiet pool (waits for read-ahead)
 
  private:
@@ -139,6 +146,8 @@ class BufferPool {
   std::uint64_t page_count_ = 0;
   struct Impl;
   struct Prefetch;
+  Prefetch claim_absent(std::span<const PageId>& pages, bool spare_only);
+  void start(Prefetch prefetch);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -1,4 +1,6 @@
-// Read-ahead: frames that are free anyway, one batch of reads in a fiber of its own.
+// Read-ahead: batches of reads, each in a fiber of its own. prefetch() uses frames that are free anyway, read_ahead()
+// makes room.
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -7,8 +9,6 @@
 
 namespace kelda::bufferpool {
 namespace {
-
-constexpr std::size_t kMaxPrefetch = 32;
 
 struct Fetched {
   PageId page;
@@ -29,13 +29,14 @@ struct BufferPool::Prefetch {
     if (in_fiber) pool.prefetches.done();
   }
 
-  bool claim(PageId page) {
+  // `spare_only`: not of the frames that misses may need soon.
+  bool claim(PageId page, bool spare_only) {
     if (page.value >= pool.page_count) return false;
     StateWord& word_of_page = pool.state(page);
     std::uint64_t word = word_of_page.load(std::memory_order_relaxed);
     if ((word & (kResident | kExclusive | kLimbo)) != 0) return false;
     if (!word_of_page.compare_exchange_strong(word, word | kExclusive, std::memory_order_acquire)) return false;
-    const std::optional<FrameId> frame = pool.frames_are_low() ? std::nullopt : pool.try_take_frame();
+    const std::optional<FrameId> frame = spare_only && pool.frames_are_low() ? std::nullopt : pool.try_take_frame();
     if (!frame) {
       end_latch(page);
       return false;
@@ -84,19 +85,40 @@ struct BufferPool::Prefetch {
   bool in_fiber = false;  // counted in pool.prefetches
 };
 
-void BufferPool::prefetch(std::span<const PageId> pages) {
-  runtime::Core& core = runtime::Core::current();
-  // A plain thread's core runs its fibers only while the thread waits: the pages would stay latched for as long.
-  if (!core.in_fiber()) return;
+// Takes up to kMaxPrefetch absent pages off the front of `pages`.
+BufferPool::Prefetch BufferPool::claim_absent(std::span<const PageId>& pages, bool spare_only) {
   Prefetch prefetch(*impl_);
-  for (PageId page : pages) {
-    if (prefetch.fetched.size() == kMaxPrefetch) break;
-    prefetch.claim(page);
+  while (!pages.empty() && prefetch.fetched.size() < kMaxPrefetch) {
+    prefetch.claim(pages.front(), spare_only);
+    pages = pages.subspan(1);
   }
+  return prefetch;
+}
+
+void BufferPool::start(Prefetch prefetch) {
   if (prefetch.fetched.empty()) return;
   impl_->prefetches.add();
   prefetch.in_fiber = true;
-  (void)core.spawn([job = std::move(prefetch)]() mutable { job.run(); }, {.name = "prefetch"});
+  (void)runtime::Core::current().spawn([job = std::move(prefetch)]() mutable { job.run(); }, {.name = "prefetch"});
+}
+
+void BufferPool::prefetch(std::span<const PageId> pages) {
+  // A plain thread's core runs its fibers only while the thread waits: the pages would stay latched for as long.
+  if (!runtime::Core::current().in_fiber()) return;
+  start(claim_absent(pages, true));
+}
+
+void BufferPool::read_ahead(std::span<const PageId> pages) {
+  // Without frames, which only a failed pool cannot give, the pages are read when they are needed.
+  if (pages.empty() || !reserve_frames(std::min<std::uint64_t>(pages.size(), impl_->frame_count / 4))) return;
+  if (runtime::Core::current().in_fiber()) {
+    while (!pages.empty()) start(claim_absent(pages, false));
+    runtime::Core::current().yield();  // they start
+    return;
+  }
+  Prefetch all(*impl_);
+  for (const PageId page : pages) all.claim(page, false);
+  all.run();
 }
 
 }  // namespace kelda::bufferpool

@@ -116,8 +116,8 @@ Result<> SalvagePages::apply_log(const SalvageOptions& options) {
     next = Lsn{record.lsn().value + 1};
     return {};
   };
-  const auto on_batch = [&](std::span<const wal::RecordView> records) { redo.prefetch(records); };
-  const auto read = wal::for_each_record(reader, checkpoint.redo_lsn, visit, on_batch);
+  const auto on_group = [&](std::span<const wal::RecordView> records) { redo.look_ahead(records); };
+  const auto read = wal::for_each_record(reader, checkpoint.redo_lsn, visit, on_group);
   TRY(pool->health());
   report_.state_lsn = next;
   const bool fresh = checkpoint.redo_lsn == Lsn{1} && checkpoint.batch_sequence == 1;

@@ -233,6 +233,27 @@ TEST(PoolWait, PrefetchReadsAheadWithoutWaiting) {
   ASSERT_TRUE(ran) << ran.error().to_string();
 }
 
+// Of recovery: more pages than one prefetch takes, and a pool without a free frame.
+TEST(PoolWait, ReadAheadHasManyReadsInFlightAlsoInAFullPool) {
+  Result<int> ran = runtime::run_simulated({.seed = 7, .core_count = 1}, [](runtime::Runtime&) {
+    SimPool sim;
+    for (std::uint64_t page = 0; page < kPages; ++page) EXPECT_TRUE(sim.pool->make_resident(PageId(page)));
+    constexpr std::uint64_t kAhead = 50;
+    std::vector<PageId> pages;
+    for (std::uint64_t page = 0; page < kAhead; ++page) pages.push_back(PageId(page));
+    sim.store.read_delay_ns = 1'000'000;
+    const runtime::TimeNs start = runtime::now_ns();
+    sim.pool->read_ahead(pages);
+    EXPECT_LT(runtime::now_ns() - start, 1'000'000u) << "a fiber does not wait for the reads";
+    for (const PageId page : pages) EXPECT_EQ(*read_counter(*sim.pool, page), 0u);
+    // The test's store reads the pages of one batch one after the other: two batches side by side.
+    EXPECT_LT(runtime::now_ns() - start, 35'000'000u);
+    sim.pool->check_invariants();
+    return 0;
+  });
+  ASSERT_TRUE(ran) << ran.error().to_string();
+}
+
 TEST(PoolWait, TheProviderKeepsFramesFreeSoThatMissesDoNotStall) {
   Result<int> ran = runtime::run_simulated({.seed = 8, .core_count = 2}, [](runtime::Runtime& runtime) {
     SimPool sim;

@@ -1,5 +1,6 @@
 // What survives: clean shutdowns, a failed flush, a full disk, damage; and the disks that are refused. Power cuts:
 // crash_every_io_test.cc.
+#include <algorithm>
 #include <array>
 
 #include "engine/check.h"
@@ -19,6 +20,60 @@ std::string text_of(const DiskCheck& checked) {
   for (const auto& problem : checked.problems) text += problem + "\n";
   return text;
 }
+
+// Counts reads, and the calls that start them.
+class CountingDevice final : public blockdev::BlockDevice {
+ public:
+  struct Counts { std::uint64_t reads = 0, calls = 0; };
+  CountingDevice(std::unique_ptr<blockdev::MemoryDevice> disk, Counts& counts) : disk_(std::move(disk)), counts_(counts) {}
+  const blockdev::DeviceInfo& info() const override { return disk_->info(); }
+  void submit(std::span<blockdev::Request* const> requests) override {
+    const auto reads = std::ranges::count_if(requests, [](const blockdev::Request* r) { return r->op == blockdev::Op::kRead; });
+    counts_.reads += static_cast<std::uint64_t>(reads);
+    counts_.calls += reads > 0 ? 1 : 0;
+    disk_->submit(requests);
+  }
+  blockdev::DeviceStats stats() const override { return disk_->stats(); }
+
+ private:
+  std::unique_ptr<blockdev::MemoryDevice> disk_;
+  Counts& counts_;
+};
+
+// A disk with changes of some thousand leaves in the log, each in a commit, so a batch, of its own.
+std::unique_ptr<blockdev::MemoryDevice> disk_with_much_to_redo() {
+  constexpr int kKeys = 40'000, kStep = 7;
+  const auto key = [](int i) { return "key" + std::to_string(100'000 + i); };
+  auto filled = open_on(blank_disk());
+  const Tree tree = *filled->db->tree("t", true);
+  for (int i = 0; i < kKeys; i += 1000) {
+    auto txn = filled->db->begin();
+    for (int k = i; k < i + 1000; ++k) EXPECT_OK(txn->put(tree, key(k), std::string(300, 'a')));
+    EXPECT_OK(txn->commit());
+  }
+  EXPECT_OK(filled->db->checkpoint());
+  for (int i = 0; i < 2000; ++i) EXPECT_OK(filled->db->put(tree, key(i * 7919 * kStep % kKeys), std::string(300, 'b')));
+  return filled->disk->crash(blockdev::Survival::kNone);
+}
+
+void recovers_with_many_reads_at_once() {
+  CountingDevice::Counts counts;
+  OpenReport report;
+  auto db = Database::open(std::make_unique<CountingDevice>(disk_with_much_to_redo(), counts), small_options(), &report);
+  ASSERT_OK(db);
+  EXPECT_FALSE(report.was_clean);
+  EXPECT_GT(counts.reads, 1000u);
+  EXPECT_GT(counts.reads, 8 * counts.calls) << counts.reads << " reads";
+  std::string value;
+  EXPECT_TRUE(*(*db)->get(*(*db)->tree("t", false), "key" + std::to_string(100'000), value));
+  EXPECT_EQ(value, std::string(300, 'b'));
+}
+
+TEST(EngineCrash, RecoveryReadsManyPagesAtOnce) {
+  on_cores(1, [](runtime::Runtime&) { recovers_with_many_reads_at_once(); });
+}
+
+TEST(EngineCrash, RecoveryOfAPlainThreadReadsManyPagesAtOnce) { recovers_with_many_reads_at_once(); }
 
 TEST(EngineCrash, CleanShutdownNeedsNoRecovery) {
   on_cores(1, [](runtime::Runtime&) {

@@ -1,4 +1,4 @@
-// Two batches at a time into one order.
+// Groups of batches into one order.
 #include "wal/merge.h"
 
 #include <algorithm>
@@ -8,28 +8,46 @@
 namespace kelda::wal {
 namespace {
 
+constexpr std::size_t kGroupBytes = 1 << 20;
+
 class Merge {
  public:
   Merge(Lsn from, FunctionRef<Result<>(const RecordView&)> visit) : from_(from), expected_(from), visit_(visit) {}
 
-  Result<> take(const BatchView& batch, FunctionRef<void(std::span<const RecordView>)> on_batch) {
+  // Keeps a batch's records until deliver_group().
+  void add(const BatchView& batch) {
+    pieces_.push_back({waiting_.size(), batch.records.size(), batch.header.sequence, batch.header.restart_lsn, batch.header.cut});
+    waiting_.insert(waiting_.end(), batch.records.begin(), batch.records.end());
+  }
+
+  bool has_group() const { return waiting_.size() >= kGroupBytes; }
+
+  // Delivers what is below the cut of the last batch (that parses).
+  Result<> deliver_group(FunctionRef<void(std::span<const RecordView>)> on_group) {
+    if (pieces_.empty()) return {};
     views_.clear();
     TRY(parse(carried_, "carried records"));
-    if (const std::uint64_t restart = batch.header.restart_lsn; restart != 0) {
-      std::erase_if(views_, [&](const RecordView& view) { return view.lsn().value >= restart; });
+    std::uint64_t cut = 0;
+    Result<> parsed;
+    for (const Piece& piece : pieces_) {
+      if (piece.restart != 0) std::erase_if(views_, [&](const RecordView& view) { return view.lsn().value >= piece.restart; });
+      parsed = parse(Bytes(waiting_).subspan(piece.offset, piece.bytes), "log batch " + std::to_string(piece.sequence));
+      if (!parsed) break;
+      cut = piece.cut;
     }
-    TRY(parse(batch.records, "log batch " + std::to_string(batch.header.sequence)));
     sort();
-    on_batch(views_);
+    on_group(views_);
     std::size_t ready = 0;
-    while (ready < views_.size() && views_[ready].lsn().value < batch.header.cut) TRY(deliver(views_[ready++]));
+    while (ready < views_.size() && views_[ready].lsn().value < cut) TRY(deliver(views_[ready++]));
     kept_.clear();
     for (; ready < views_.size(); ++ready) {
       const Bytes raw = views_[ready].raw();
       kept_.insert(kept_.end(), raw.begin(), raw.end());
     }
     carried_.swap(kept_);
-    return {};
+    pieces_.clear();
+    waiting_.clear();
+    return parsed;
   }
 
   Result<MergeEnd> finish() {
@@ -69,24 +87,35 @@ class Merge {
     return visit_(view);
   }
 
+  struct Piece {
+    std::size_t offset, bytes;  // in waiting_
+    std::uint64_t sequence, restart, cut;
+  };
+
   const Lsn from_;
   Lsn expected_;
   FunctionRef<Result<>(const RecordView&)> visit_;
   std::vector<RecordView> views_;
-  std::vector<std::byte> carried_, kept_;
+  std::vector<Piece> pieces_;
+  std::vector<std::byte> waiting_, carried_, kept_;
 };
 
 }  // namespace
 
 Result<MergeEnd> for_each_record(BatchReader& reader, Lsn from, FunctionRef<Result<>(const RecordView&)> visit,
-                                 FunctionRef<void(std::span<const RecordView>)> on_batch) {
+                                 FunctionRef<void(std::span<const RecordView>)> on_group) {
   Merge merge(from, visit);
   while (true) {
-    const auto batch = TRY(reader.next());
-    if (!batch) break;
-    TRY(merge.take(*batch, on_batch));
+    const auto batch = reader.next();
+    // What lies before a damaged batch counts, for those who save what can be saved.
+    if (!batch || !*batch) {
+      TRY(merge.deliver_group(on_group));
+      if (!batch) return batch.error();
+      return merge.finish();
+    }
+    merge.add(**batch);
+    if (merge.has_group()) TRY(merge.deliver_group(on_group));
   }
-  return merge.finish();
 }
 
 }  // namespace kelda::wal

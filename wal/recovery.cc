@@ -22,12 +22,12 @@ Result<RecoveryReport> Recovery::run() {
   if (log_.device.info().has_flush) TRY(log_.device.flush());
   BatchReader reader(log_.device, log_.layout, checkpoint_);
   const auto visit = [&](const RecordView& record) { return add_record(record); };
-  const auto on_batch = [&](std::span<const RecordView> records) {
+  const auto on_group = [&](std::span<const RecordView> records) {
     report_.log_bytes = reader.bytes_read();
-    redo_.prefetch(records);
+    redo_.look_ahead(records);
     tell_progress();
   };
-  const MergeEnd end = TRY(for_each_record(reader, checkpoint_.redo_lsn, visit, on_batch));
+  const MergeEnd end = TRY(for_each_record(reader, checkpoint_.redo_lsn, visit, on_group));
   TRY(judge_end(end.next));
   resume(reader, end);
   TRY(handler_.before_undo());

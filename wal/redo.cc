@@ -9,6 +9,8 @@
 namespace kelda::wal {
 namespace {
 
+constexpr std::size_t kMostAhead = 512;  // pages
+
 std::string describe(PageId page, Lsn lsn) {
   return "redo of log record " + std::to_string(lsn.value) + " on page " + std::to_string(page.value);
 }
@@ -21,6 +23,7 @@ bool Redo::changed_by_this_record(PageId page) const {
 
 Result<> Redo::apply(const RecordView& record) {
   changed_.clear();
+  read_ahead(record.lsn());
   std::size_t offset = 0;
   for (std::uint32_t i = 0; i < record.change_count(); ++i) TRY(apply_change(record.lsn(), record.change_at(offset)));
   return {};
@@ -64,21 +67,33 @@ Result<> Redo::run_handler(Lsn lsn, const ChangeView& change, bufferpool::Exclus
   return {};
 }
 
-void Redo::prefetch(std::span<const RecordView> records) {
-  // A small part of the pool: what is read too early is evicted before its turn.
-  const std::size_t most = std::min<std::size_t>(pool_.stats().frames / 8, 512);
-  std::vector<PageId> pages;
+void Redo::look_ahead(std::span<const RecordView> records) {
+  wanted_.clear();
+  reached_ = asked_ = 0;
   for (const RecordView& record : records) {
     std::size_t offset = 0;
     for (std::uint32_t i = 0; i < record.change_count(); ++i) {
       const ChangeView change = record.change_at(offset);
-      if (!handler_.redo_overwrites(change.op) && !baseless_.contains(change.page)) pages.push_back(change.page);
+      if (!handler_.redo_overwrites(change.op)) wanted_.push_back({record.lsn(), change.page});
     }
-    if (pages.size() >= 4 * most) break;
+  }
+}
+
+// Keeps at least half of `most` pages asked for beyond the record at hand, so that the device is never without work.
+void Redo::read_ahead(Lsn lsn) {
+  while (reached_ < wanted_.size() && wanted_[reached_].lsn < lsn) ++reached_;
+  // A small part of the pool: what is read too early is evicted before its turn.
+  const std::size_t most = std::min<std::size_t>(pool_.frame_count() / 8, kMostAhead);
+  asked_ = std::max(asked_, reached_);
+  if (asked_ == wanted_.size() || asked_ - reached_ > most / 2) return;
+  const std::size_t end = std::min(wanted_.size(), reached_ + most);
+  std::vector<PageId> pages;
+  for (; asked_ < end; ++asked_) {
+    if (!baseless_.contains(wanted_[asked_].page)) pages.push_back(wanted_[asked_].page);
   }
   std::sort(pages.begin(), pages.end());
   pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
-  pool_.prefetch(std::span(pages).first(std::min(pages.size(), most)));
+  pool_.read_ahead(pages);
 }
 
 Result<> Redo::check_bases() {

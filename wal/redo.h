@@ -22,8 +22,8 @@ class Redo {
   Redo(bufferpool::BufferPool& pool, RecoveryHandler& handler) : pool_(pool), handler_(handler) {}
 
   Result<> apply(const RecordView& record);
-  // Starts reading what the records will need.
-  void prefetch(std::span<const RecordView> records);
+  // The records that apply() gets next, in LSN order: their pages are read some hundreds ahead of it, many at once.
+  void look_ahead(std::span<const RecordView> records);
   // After the last record and RecoveryHandler::before_undo().
   Result<> check_bases();
   std::uint64_t applied_changes() const { return applied_changes_; }
@@ -35,12 +35,21 @@ class Redo {
   Result<> overwrite(Lsn lsn, const ChangeView& change);
   Result<> run_handler(Lsn lsn, const ChangeView& change, bufferpool::ExclusiveGuard& guard);
   bool changed_by_this_record(PageId page) const;
+  void read_ahead(Lsn lsn);
+
+  struct Wanted {
+    Lsn lsn;
+    PageId page;
+  };
 
   bufferpool::BufferPool& pool_;
   RecoveryHandler& handler_;
   std::vector<PageId> changed_;  // by the record at hand: its further changes of a page find its own LSN there
   std::unordered_map<PageId, std::string> baseless_;
   std::uint64_t applied_changes_ = 0;
+  std::vector<Wanted> wanted_;  // of the records that were shown to look_ahead(), by LSN
+  std::size_t reached_ = 0;     // before it: records that apply() has had
+  std::size_t asked_ = 0;       // before it: pages whose reading was started
 };
 
 }  // namespace kelda::wal
