@@ -33,6 +33,8 @@ struct TreeEntry {
   const std::uint64_t ordinal;  // seeds the lock hash; unique while the database is open
   // Swapped when a transaction that emptied the tree commits (its exclusive lock is held then). Null: dropped.
   std::atomic<const TreeRef*> ref;
+  // What the open transaction that has emptied the tree will put there; null: there is none. For count() only.
+  std::atomic<const TreeRef*> emptied{nullptr};
   // LSN of that commit, stored before ref: whoever sees the new tree waits for it before telling anyone.
   std::atomic<std::uint64_t> replaced_lsn{0};
   TreeLock lock;

@@ -154,7 +154,10 @@ Result<> DatabaseImpl::wait_durable(Lsn lsn) {
 }
 
 std::uint64_t DatabaseImpl::count(Tree tree) const {
-  const TreeRef* ref = entry_of(tree).ref.load(std::memory_order_acquire);
+  const TreeEntry& entry = entry_of(tree);
+  // In this order: a commit stores ref before it forgets what it was.
+  const TreeRef* ref = entry.emptied.load(std::memory_order_acquire);
+  if (ref == nullptr) ref = entry.ref.load(std::memory_order_acquire);
   if (ref == nullptr) return 0;
   const std::int64_t count = log_->count_of(ref->id);
   return count < 0 ? 0 : static_cast<std::uint64_t>(count);

@@ -1,10 +1,12 @@
 #include "engine/transaction.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "common/assert.h"
 #include "common/planted_bug.h"
 #include "engine/scan.h"
+#include "runtime/turn.h"
 
 namespace kelda::engine {
 
@@ -16,6 +18,26 @@ runtime::TimeNs in_ms(runtime::TimeNs ms) { return runtime::now_ns() + ms * 1'00
 
 // The elder's wait ends only when a program holds a transaction open for so long.
 constexpr runtime::TimeNs kShortWaitMs = 2, kElderWaitMs = 1000;
+
+// Sorts bucket numbers and drops what is there twice. Many are marked in a map instead, as sorting a million would keep
+// the core's other fibers waiting for long.
+void in_order_once(std::vector<std::uint32_t>& buckets) {
+  constexpr std::size_t kSortedMost = 4096, kWordBits = 64;
+  if (buckets.size() <= kSortedMost) {
+    std::ranges::sort(buckets);
+    const auto repeated = std::ranges::unique(buckets);
+    buckets.erase(repeated.begin(), repeated.end());
+    return;
+  }
+  std::vector<std::uint64_t> map(std::ranges::max(buckets) / kWordBits + 1);
+  for (const std::uint32_t bucket : buckets) map[bucket / kWordBits] |= 1ull << bucket % kWordBits;
+  buckets.clear();
+  for (std::uint32_t word = 0; word < map.size(); ++word) {
+    for (std::uint64_t bits = map[word]; bits != 0; bits &= bits - 1) {
+      buckets.push_back(word * kWordBits + static_cast<std::uint32_t>(std::countr_zero(bits)));
+    }
+  }
+}
 
 btree::PutMode mode_of(PutIf condition) {
   switch (condition) {
@@ -156,9 +178,17 @@ Result<> TransactionImpl::lock_keys(Tree tree, std::span<const std::string_view>
   TRY(enter(entry, TreeLock::Intent::kWrite));
   std::vector<std::uint32_t> wanted;
   wanted.reserve(keys.size());
-  for (const std::string_view key : keys) wanted.push_back(db_.locks().bucket_of(entry.ordinal, as_bytes(key)));
-  std::sort(wanted.begin(), wanted.end());
-  for (const std::uint32_t bucket : wanted) TRY(lock_bucket(bucket, LockMode::kExclusive));
+  runtime::Turn turn;
+  turn.begin();
+  for (const std::string_view key : keys) {
+    wanted.push_back(db_.locks().bucket_of(entry.ordinal, as_bytes(key)));
+    turn.step();
+  }
+  in_order_once(wanted);
+  for (const std::uint32_t bucket : wanted) {
+    TRY(lock_bucket(bucket, LockMode::kExclusive));
+    turn.step();
+  }
   return {};
 }
 
@@ -257,6 +287,7 @@ Result<> TransactionImpl::clear_entry(TreeEntry& entry, bool drop) {
     TRY(write(db_.catalog(), name_key(entry.name), encode_ref(*replacement), PutIf::kAlways));
   }
   replacements_.push_back({&entry, old, replacement});
+  entry.emptied.store(replacement, std::memory_order_release);
   return {};
 }
 
@@ -274,14 +305,22 @@ Result<> TransactionImpl::roll_back_to(std::uint64_t savepoint) {
   const Savepoint target = savepoints_[savepoint];
   savepoints_.resize(savepoint + 1);
   if (begun_) TRY(btree::roll_back_to(db_.env(), txn_, db_.recovery(), target.undo_count));
-  replacements_.resize(target.replacement_count);
+  forget_replacements(target.replacement_count);
   return {};
+}
+
+// Those after the first `kept`.
+void TransactionImpl::forget_replacements(std::size_t kept) {
+  for (; replacements_.size() > kept; replacements_.pop_back()) {
+    replacements_.back().entry->emptied.store(nullptr, std::memory_order_release);
+  }
+  for (const Replacement& r : replacements_) r.entry->emptied.store(r.replacement, std::memory_order_release);
 }
 
 void TransactionImpl::finish(Lsn commit_lsn) {
   over_ = true;
+  forget_replacements(0);
   release_locks(commit_lsn);
-  replacements_.clear();
   if (!internal_) db_.transaction_ended();
 }
 

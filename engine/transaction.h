@@ -73,6 +73,7 @@ class TransactionImpl final : public Transaction {
   Result<> usable() const;
   void begin_log();
   Error conflict();
+  void forget_replacements(std::size_t kept);
   void release_locks(Lsn commit_lsn);
   void finish(Lsn commit_lsn);
 

@@ -41,6 +41,48 @@ TEST_F(Engine, PutGetRemove) {
   });
 }
 
+TEST_F(Engine, CountsWhatAnOpenTransactionHasEmptied) {
+  run(1, [](runtime::Runtime&, Database& db) {
+    const Tree tree = *db.tree("t", true);
+    const Tree other = *db.tree("other", true);
+    for (const char* key : {"a", "b", "c"}) ASSERT_OK(db.put(tree, key, "1"));
+    ASSERT_OK(db.put(other, "x", "1"));
+    const auto counts = [&] { return std::pair(db.count(tree), db.count(other)); };
+    auto txn = db.begin();
+    ASSERT_OK(txn->put(tree, "d", "1"));
+    EXPECT_EQ(db.count(tree), 4u);
+    const auto before = *txn->savepoint();
+    ASSERT_OK(txn->clear(tree));
+    EXPECT_EQ(counts(), std::pair(std::uint64_t{0}, std::uint64_t{1}));
+    ASSERT_OK(txn->put(tree, "e", "1"));
+    ASSERT_OK(txn->put(tree, "f", "1"));
+    EXPECT_TRUE(*txn->remove(tree, "e"));
+    EXPECT_EQ(db.count(tree), 1u);
+    const auto after_first = *txn->savepoint();
+    ASSERT_OK(txn->clear(tree));
+    ASSERT_OK(txn->clear(other));
+    EXPECT_EQ(counts(), std::pair(std::uint64_t{0}, std::uint64_t{0}));
+    ASSERT_OK(txn->roll_back_to(after_first));
+    EXPECT_EQ(counts(), std::pair(std::uint64_t{1}, std::uint64_t{1}));
+    ASSERT_OK(txn->roll_back_to(before));
+    EXPECT_EQ(counts(), std::pair(std::uint64_t{4}, std::uint64_t{1}));
+    ASSERT_OK(txn->clear(tree));
+    ASSERT_OK(txn->put(tree, "g", "1"));
+    ASSERT_OK(txn->roll_back());
+    EXPECT_EQ(counts(), std::pair(std::uint64_t{3}, std::uint64_t{1}));
+    txn = db.begin();
+    ASSERT_OK(txn->clear(tree));
+    ASSERT_OK(txn->put(tree, "h", "1"));
+    ASSERT_OK(txn->commit());
+    EXPECT_EQ(counts(), std::pair(std::uint64_t{1}, std::uint64_t{1}));
+    txn = db.begin();
+    ASSERT_OK(txn->clear(tree));
+    ASSERT_OK(txn->clear(tree));
+    ASSERT_OK(txn->commit());
+    EXPECT_EQ(db.count(tree), 0u);
+  });
+}
+
 TEST_F(Engine, ReadsItsOwnWritesAndRollBackTakesThemBack) {
   run(1, [](runtime::Runtime&, Database& db) {
     const Tree tree = *db.tree("t", true);

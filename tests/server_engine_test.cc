@@ -56,6 +56,40 @@ TEST(ServerEngine, CountersLoseNothing) {
   });
 }
 
+TEST(ServerEngine, CountsAfterAFlushInsideATransaction) {
+  on_cores(1, [](runtime::Runtime&) {
+    Served served(blank_disk());
+    TestClient client(served.state);
+    const auto exec = [&](const std::vector<std::string>& lines) {
+      client("MULTI");
+      for (const std::string& line : lines) client(line);
+      return client("EXEC");
+    };
+    const auto replies = [](const std::vector<std::string>& texts) {
+      std::string out = "*" + std::to_string(texts.size()) + "\r\n";
+      for (const auto& text : texts) out += text;
+      return out;
+    };
+    client("SET before 1");
+    EXPECT_EQ(exec({"SET a 1", "DBSIZE", "FLUSHALL", "DBSIZE", "SET b 2", "DBSIZE", "DEL b", "DBSIZE", "SET c 3"}),
+              replies({kOk, integer(2), kOk, integer(0), kOk, integer(1), integer(1), integer(0), kOk}));
+    EXPECT_EQ(client("DBSIZE"), integer(1));
+    EXPECT_EQ(exec({"FLUSHDB", "SET x 1 EX 100", "SET y 1", "INFO keyspace"}),
+              replies({kOk, kOk, kOk, bulk("# Keyspace\r\ndb0:keys=2,expires=1,avg_ttl=0\r\n")}));
+    // An expiry that came after the flush is found by DEL, in the other database and in this one.
+    EXPECT_EQ(exec({"SELECT 3", "SET k 1", "FLUSHALL", "SET k 1 EX 100", "DEL k", "DBSIZE", "SELECT 0", "DBSIZE"}),
+              replies({kOk, kOk, kOk, kOk, integer(1), integer(0), kOk, integer(0)}));
+    EXPECT_EQ(served.state.keyspace.expiry_count(3), 0u);
+    // A command that fails is undone alone; the flush before it stays.
+    client("SET n text");
+    EXPECT_EQ(exec({"FLUSHALL", "SET n text", "INCR n", "DBSIZE"}),
+              replies({kOk, kOk, "-ERR value is not an integer or out of range\r\n", integer(1)}));
+    client("SET m 1");
+    EXPECT_EQ(client("DBSIZE"), integer(2));
+    EXPECT_OK(served.opened.db->close());
+  });
+}
+
 int sum_of(const std::string& mget) {
   int sum = 0;
   for (std::size_t at = mget.find('$'); at != std::string::npos; at = mget.find('$', at + 1)) {
