@@ -6,6 +6,7 @@
 #include "btree/space.h"
 #include "btree/descent.h"
 #include "common/assert.h"
+#include "runtime/turn.h"
 
 namespace kelda::btree {
 
@@ -85,7 +86,9 @@ Result<Lsn> commit(TreeEnv env, TreeTxn& txn) {
 
 Result<> roll_back_to(TreeEnv, TreeTxn& txn, wal::RecoveryHandler& handler, std::size_t undo_count) {
   std::vector<std::byte> entry;
-  while (txn.log.undo.size() > undo_count) {
+  runtime::Turn turn;
+  turn.begin();
+  for (; txn.log.undo.size() > undo_count; turn.step()) {
     const wal::TxnLog::UndoEntry newest = txn.log.undo.back();
     const Bytes bytes = txn.log.undo_of(newest);
     entry.assign(bytes.begin(), bytes.end());  // the log drops it while it is undone

@@ -204,6 +204,12 @@ void Channel::shut_down() {
   service();
 }
 
+Connection::Presence Channel::presence() {
+  const std::scoped_lock lock(latch_);
+  if (reset_ || shut_) return Connection::Presence::kGone;
+  return end_of_stream_ ? Connection::Presence::kEnded : Connection::Presence::kThere;
+}
+
 void Channel::release() {
   std::unique_lock lock(latch_);
   released_ = true;

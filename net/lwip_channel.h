@@ -44,6 +44,7 @@ class Channel : public runtime::Message {
   Result<> wait_connected(runtime::TimeNs deadline_ns);
   void finish_writing();
   void shut_down();
+  Connection::Presence presence();
   // The Connection goes; from any core. The channel must not be touched afterwards.
   void release();
   Endpoint peer() const { return peer_; }

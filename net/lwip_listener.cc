@@ -25,6 +25,7 @@ class LwipConnection : public Connection {
   void finish_writing() override { channel_.finish_writing(); }
   void shut_down() override { channel_.shut_down(); }
   std::string peer() const override { return channel_.peer().to_string(); }
+  Presence presence() override { return channel_.presence(); }
 
  private:
   Channel& channel_;  // deletes itself after release()

@@ -37,6 +37,13 @@ class Connection {
   // Makes pending and later calls of this connection return kClosed; from any fiber of its core. Idempotent.
   virtual void shut_down() = 0;
   virtual std::string peer() const = 0;  // "127.0.0.1:4711"
+
+  enum class Presence : std::uint8_t { kThere, kEnded, kGone };
+  // What is known of the peer now, without waiting, whatever it has sent that was not read yet: kEnded: it sends no more
+  // (it may still read); kGone: it reset the connection, or this side has shut it down.
+  virtual Presence presence() = 0;
+  // The operating system's number for the connection; -1: there is none.
+  virtual int descriptor() const { return -1; }
 };
 
 class Listener {

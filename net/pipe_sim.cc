@@ -118,6 +118,11 @@ class Pipe : public PipeConnection {
   void finish_writing() override { end_writing(); }
   void shut_down() override { leave(); }
   std::string peer() const override { return peer_; }
+  Presence presence() override {
+    std::scoped_lock lock(in_->latch);
+    if (in_->broken || in_->refused) return Presence::kGone;
+    return in_->ended && !in_->vanished && in_->end_arrives_ns <= runtime::now_ns() ? Presence::kEnded : Presence::kThere;
+  }
 
   void cut() override {
     for (Stream* stream : {in_.get(), out_.get()}) {

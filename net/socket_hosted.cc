@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -184,6 +185,14 @@ Result<> SocketConnection::write(std::span<const Bytes> pieces, runtime::TimeNs 
 void SocketConnection::finish_writing() { ::shutdown(socket_.get(), SHUT_WR); }
 
 // The kernel ends what is in flight: a receive with 0, a send with EPIPE.
+Connection::Presence SocketConnection::presence() {
+  pollfd state{socket_.get(), POLLRDHUP, 0};
+  if (shut_) return Presence::kGone;
+  if (::poll(&state, 1, 0) <= 0) return Presence::kThere;
+  if ((state.revents & (POLLERR | POLLHUP)) != 0) return Presence::kGone;
+  return (state.revents & POLLRDHUP) != 0 ? Presence::kEnded : Presence::kThere;
+}
+
 void SocketConnection::shut_down() {
   shut_ = true;
   ::shutdown(socket_.get(), SHUT_RDWR);

@@ -50,6 +50,8 @@ class SocketConnection : public Connection {
   void finish_writing() override;
   void shut_down() override;
   std::string peer() const override { return peer_.to_string(); }
+  Presence presence() override;
+  int descriptor() const override { return socket_.get(); }
 
  private:
   runtime::Ring* ring();

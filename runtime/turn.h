@@ -14,12 +14,18 @@ class Turn {
     began_ns_ = now_ns();
     steps_ = 0;
   }
-  // Call between pieces of work. True when the turn was over: others have run, and a new one has begun.
+  // Call between pieces of work, before what must end first (a lock that others wait for): is the turn over?
   // `large`: the piece may have taken long by itself.
-  bool step(bool large = false) {
-    if ((++steps_ % kStepsAClock != 0 && !large) || !over()) return false;
+  bool due(bool large = false) { return (++steps_ % kStepsAClock == 0 || large) && over(); }
+  // Lets others run and begins a new turn.
+  void end() {
     Core::current().give_way();
     begin();
+  }
+  // Call between pieces of work. True when the turn was over: others have run, and a new one has begun.
+  bool step(bool large = false) {
+    if (!due(large)) return false;
+    end();
     return true;
   }
 

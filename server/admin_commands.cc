@@ -8,8 +8,11 @@ namespace kelda::server {
 namespace {
 
 Result<> info(Call& call) {
-  std::vector<std::string> sections;
-  for (const std::string_view section : call.args.subspan(1)) sections.push_back(to_lower(section));
+  std::uint32_t sections = call.count() == 1 ? info_sections("default") : 0;
+  for (const std::string_view word : call.args.subspan(1)) {
+    TRY(call.give_way());
+    sections |= info_sections(word);
+  }
   call.reply.verbatim(info_text(call.server, call.keys.now_ms(), sections));
   return {};
 }
@@ -56,13 +59,18 @@ Result<> bgsave(Call& call) {
 // Answered by the end of the connection, as in Redis. NOSAVE only spares the final checkpoint's wait in Redis; here
 // nothing is ever lost, and whoever runs the server closes the database after it.
 Result<> shutdown(Call& call) {
-  for (const std::string_view word : call.args.subspan(1)) {
-    if (equals_ignoring_case(word, "abort")) return call.fail("ERR No shutdown in progress.");
-    bool known = false;
-    for (const std::string_view option : {"save", "nosave", "now", "force"})
-      known |= equals_ignoring_case(word, option);
+  bool save = false, no_save = false, other = false, abort = false;
+  for (std::size_t i = 1; i < call.count(); ++i) {
+    TRY(call.give_way());
+    const bool known = call.is(i, "save") || call.is(i, "nosave") || call.is(i, "now") || call.is(i, "force") || call.is(i, "abort");
     if (!known) return call.syntax_error();
+    save |= call.is(i, "save");
+    no_save |= call.is(i, "nosave");
+    other |= call.is(i, "now") || call.is(i, "force");
+    abort |= call.is(i, "abort");
   }
+  if ((save && no_save) || (abort && (save || no_save || other))) return call.syntax_error();
+  if (abort) return call.fail("ERR No shutdown in progress.");
   call.client.closing = true;
   call.server.request_stop();
   return {};

@@ -74,8 +74,28 @@ void Client::set_resp3(bool on) {
   info->resp3.store(on, std::memory_order_relaxed);
 }
 
+Result<> Client::still_wanted() {
+  // A connection that is closed looks like one whose client has only sent its last request. That one gets its answer if
+  // it comes soon.
+  constexpr runtime::TimeNs kLookEveryNs = 10'000'000, kAfterEndNs = 1'000'000'000;
+  if (info->abandoned.load(std::memory_order_relaxed)) {
+    return Error(Code::kAborted, "the connection was ended from elsewhere; the command was given up and is undone");
+  }
+  const runtime::TimeNs now_ns = runtime::now_ns();
+  if (info->connection == nullptr || now_ns - looked_ns_ < kLookEveryNs) return {};
+  looked_ns_ = now_ns;
+  const auto presence = info->connection->presence();
+  if (presence == net::Connection::Presence::kThere) return {};
+  ended_since_ns_ = std::min(ended_since_ns_, now_ns);
+  if (presence == net::Connection::Presence::kEnded && now_ns - ended_since_ns_ < kAfterEndNs) return {};
+  closing = true;
+  return Error(Code::kAborted, "the client has left; the command was given up and is undone");
+}
+
 void Client::end_multi() {
   multi.open = multi.spoiled = false;
+  // One by one: there may be hundreds of thousands.
+  for (; !multi.queue.empty(); multi.queue.pop_back()) turn_.step();
   std::vector<QueuedCommand>().swap(multi.queue);
   multi.queue_bytes = 0;
   info->queued.store(-1, std::memory_order_relaxed);

@@ -57,8 +57,17 @@ class Client {
     turn_.begin();
     read_clock();
   }
-  // Called between pieces of work, of which a request may have many: other fibers of the core get their turn.
-  bool give_way(bool after_large_request = false) { return turn_.step(after_large_request); }
+  // Called between requests: other fibers of the core get their turn when this one's is over; true: they had it.
+  bool rest(bool after_large_request) { return turn_.step(after_large_request); }
+  // Called between pieces of work, of which a request may have many: the same, and then asks whether anybody still wants
+  // the rest. kAborted: no; the request is given up and what it did is undone.
+  Result<> give_way(bool large = false) { return turn_.step(large) ? still_wanted() : Result<>(); }
+  // The same in two, for work that first has to let go of what others wait for.
+  bool turn_is_over() { return turn_.due(); }
+  Result<> end_turn() {
+    turn_.end();
+    return still_wanted();
+  }
   void read_clock() { keys.set_now_ms(wall_clock_ms()); }
   // Carries out one request and writes its reply, if it has one.
   void execute(Arguments args);
@@ -96,6 +105,8 @@ class Client {
   Result<> run_queue(Reply& reply);
 
  private:
+  // kAborted: the client has left, or its connection is being ended.
+  Result<> still_wanted();
   void dispatch(Arguments args, Reply& reply);
   void enqueue(const Command& command, Arguments args, Reply& reply);
   void run(const Command& command, Arguments args, Reply& reply);
@@ -110,6 +121,8 @@ class Client {
 
   std::uint32_t unsent_replies_ = 0;  // in `out`
   runtime::Turn turn_;
+  runtime::TimeNs looked_ns_ = 0;                     // when still_wanted() last asked the network
+  runtime::TimeNs ended_since_ns_ = runtime::kNever;  // the client has sent its last byte
 };
 
 // What a handler gets.
@@ -127,8 +140,8 @@ struct Call {
   std::string_view arg(std::size_t i) const { return args[i]; }
   bool is(std::size_t i, std::string_view word) const;
 
-  // Called for each of possibly many keys.
-  void give_way() { client.give_way(); }
+  // Called for each of possibly many keys or options: TRY(call.give_way()).
+  Result<> give_way() { return client.give_way(); }
   // The reply is this error; what the call wrote is undone.
   Result<> fail(std::string_view error);
   Result<> syntax_error() { return fail("ERR syntax error"); }

@@ -76,19 +76,21 @@ Result<> list(Call& call) {
     normal = call.is(3, "normal");
   } else if (call.count() > 3 && call.is(2, "id")) {
     for (const std::string_view text : call.args.subspan(3)) {
+      TRY(call.give_way());
       const auto number = parse_integer(text);
       if (!number || *number < 0) return call.fail("ERR Invalid client ID");
       ids.push_back(static_cast<std::uint64_t>(*number));
     }
+    std::ranges::sort(ids);
   } else if (call.count() != 2) {
     return call.syntax_error();
   }
   std::string text;
   for (const auto& info : call.server.clients.snapshot()) {
-    if (!normal || (!ids.empty() && std::ranges::find(ids, info->id) == ids.end())) continue;
+    if (!normal || (!ids.empty() && !std::ranges::binary_search(ids, info->id))) continue;
     text += describe(*info, call.keys.now_ms());
     text.push_back('\n');
-    call.give_way();
+    TRY(call.give_way());
   }
   call.reply.verbatim(text);
   return {};
@@ -120,6 +122,7 @@ Result<bool> parse_kill(Call& call, KillFilter& filter) {
   if (call.count() % 2 != 0) return refuse("ERR syntax error");
   for (std::size_t i = 2; i < call.count(); i += 2) {
     const std::string_view value = call.arg(i + 1);
+    TRY(call.give_way());
     if (call.is(i, "id")) {
       const auto number = parse_integer(value);
       if (!number || *number < 1) return refuse("ERR client-id should be greater than 0");
@@ -156,6 +159,7 @@ Result<> kill(Call& call) {
   }
   std::int64_t killed = 0;
   for (const auto& candidate : call.server.clients.snapshot()) {
+    TRY(call.give_way());
     const bool me = candidate->id == call.client.info->id;
     if ((me && filter.skip_me) || !filter.matches(*candidate)) continue;
     ++killed;

@@ -49,7 +49,10 @@ Result<> Client::lock_for_queue() {
   AllNeeds needs;
   for (const WatchSet::Key& watched : watches.keys()) needs[watched.db].keys.push_back(watched.key);
   std::uint32_t current = db;
-  for (const QueuedCommand& queued : multi.queue) add_needs(queued, current, needs);
+  for (const QueuedCommand& queued : multi.queue) {
+    add_needs(queued, current, needs);
+    TRY(give_way());
+  }
   for (std::uint32_t index = 0; index < kDatabaseCount; ++index) {
     if (needs[index].whole()) TRY(keys.lock_database(index, needs[index].exclusive()));
   }
@@ -63,6 +66,7 @@ Result<> Client::lock_for_queue() {
 Result<bool> Client::watched_unchanged() {
   for (const WatchSet::Key& watched : watches.keys()) {
     bool expired = false;
+    TRY(give_way());
     TRY(keys.lock_watched(watched.db, watched.key, expired));
     if (expired && !watched.was_expired) return false;
   }
@@ -101,7 +105,7 @@ Result<> Client::attempt_queue(Reply& reply, bool& refused) {
   reply.array(multi.queue.size());
   for (const QueuedCommand& queued : multi.queue) {
     TRY(run_queued(queued, reply));
-    give_way();
+    TRY(give_way());
     if (reply.overflowed())
       return Error(Code::kTooLarge, "the replies of the transaction would be too long; nothing was done");
     if (planted(Bug::kMultiInPieces)) {

@@ -39,6 +39,7 @@ std::vector<std::shared_ptr<ClientInfo>> ClientRegistry::snapshot() {
 
 void ClientRegistry::disconnect(const std::shared_ptr<ClientInfo>& info, bool only_idle) {
   info->killed.store(true, std::memory_order_relaxed);
+  if (!only_idle) info->abandoned.store(true, std::memory_order_relaxed);
   if (info->core == nullptr) return;
   const auto task = [info, only_idle] {
     if (info->connection != nullptr && (!only_idle || info->waiting_for_request)) info->connection->shut_down();

@@ -34,6 +34,8 @@ struct ClientInfo {
 
   // Asked to end; looked at between commands.
   std::atomic<bool> killed{false};
+  // Not to be waited for: a command that takes long is given up.
+  std::atomic<bool> abandoned{false};
 
   runtime::SpinLatch latch;
   std::string name, library_name, library_version;  // guarded by latch

@@ -25,7 +25,7 @@ CommandTable::CommandTable() : slots_(kSlots, nullptr) {
   for (const auto family :
        {connection_commands(), client_commands(), string_commands(), number_commands(), range_commands(),
         key_commands(), scan_commands(), expire_commands(), transaction_commands(), admin_commands(), config_commands(),
-        introspection_commands(), object_commands(), kelda_commands()}) {
+        introspection_commands(), object_commands(), script_commands(), kelda_commands()}) {
     for (const Command& command : family) all_.push_back(&command);
   }
   std::ranges::sort(all_, {}, [](const Command* command) { return command->name; });

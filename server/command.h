@@ -83,6 +83,7 @@ std::span<const Command> admin_commands();
 std::span<const Command> config_commands();
 std::span<const Command> introspection_commands();
 std::span<const Command> object_commands();
+std::span<const Command> script_commands();
 std::span<const Command> kelda_commands();
 
 }  // namespace kelda::server

@@ -1,11 +1,13 @@
 // CONFIG GET SET RESETSTAT REWRITE HELP. Names that clients ask for are answered with what is true of Kelda in Redis's
 // terms; what cannot be changed while it runs says so.
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "server/client.h"
+#include "server/glob.h"
 #include "server/text.h"
 
 namespace kelda::server {
@@ -42,6 +44,8 @@ bool set_password(ServerState& server, std::string_view value) {
   return true;
 }
 
+constexpr std::size_t kLongestNameBytes = 64;  // of any parameter
+
 constexpr Parameter kParameters[] = {
     // Every reply waits for the log: Redis would call this appendfsync always. There are no snapshots ("save").
     {"appendonly", [](ServerState&) -> std::string { return "yes"; }, nullptr},
@@ -73,21 +77,24 @@ constexpr Parameter kParameters[] = {
 
 struct FoundParameter {
   std::string_view name;  // as it was asked for, if it was named in full
-  const Parameter* parameter;
+  const Parameter* parameter = nullptr;
 };
 
 Result<> config_get(Call& call) {
-  std::vector<FoundParameter> found;
-  for (const Parameter& parameter : kParameters) {
-    for (const std::string_view pattern : call.args.subspan(2)) {
-      if (!glob_match(pattern, parameter.name, true)) continue;
-      const bool named = equals_ignoring_case(pattern, parameter.name);
-      found.push_back({named ? pattern : parameter.name, &parameter});
-      break;
+  std::array<FoundParameter, std::size(kParameters)> found{};
+  for (const std::string_view text : call.args.subspan(2)) {
+    TRY(call.give_way());
+    GlobPattern pattern(text, kLongestNameBytes, true);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      const std::string_view name = kParameters[i].name;
+      if (found[i].parameter != nullptr || !pattern.matches(name)) continue;
+      found[i] = {equals_ignoring_case(text, name) ? text : name, &kParameters[i]};
     }
   }
-  call.reply.map(found.size());
+  const auto known = [](const FoundParameter& entry) { return entry.parameter != nullptr; };
+  call.reply.map(static_cast<std::size_t>(std::ranges::count_if(found, known)));
   for (const FoundParameter& entry : found) {
+    if (!known(entry)) continue;
     call.reply.bulk(entry.name);
     call.reply.bulk(entry.parameter->get(call.server));
   }
@@ -108,6 +115,7 @@ Result<> config_set(Call& call) {
   if (call.count() % 2 != 0) return call.syntax_error();
   // All are known to be changeable before the first is changed.
   for (std::size_t i = 2; i < call.count(); i += 2) {
+    TRY(call.give_way());
     const Parameter* parameter = find_parameter(call.arg(i));
     if (parameter == nullptr) {
       return call.fail("ERR Unknown option or number of arguments for CONFIG SET - '" + std::string(call.arg(i)) + "'");
@@ -117,6 +125,7 @@ Result<> config_set(Call& call) {
     }
   }
   for (std::size_t i = 2; i < call.count(); i += 2) {
+    TRY(call.give_way());
     const Parameter* parameter = find_parameter(call.arg(i));
     if (parameter->set == nullptr) continue;  // to what it is
     if (!parameter->set(call.server, call.arg(i + 1))) {

@@ -15,6 +15,8 @@ constexpr std::size_t kSendThresholdBytes = 256 * 1024;
 constexpr std::size_t kWritePieceBytes = 64 * 1024;
 // Buffers of more make it likely that a request took long.
 constexpr std::size_t kLargeBytes = 64 * 1024;
+// Arguments of one request that are read before others may run.
+constexpr std::size_t kArgumentsAStep = 1024;
 // Output memory that an idle client keeps.
 constexpr std::size_t kKeepOutputBytes = 4 * 1024;
 
@@ -53,8 +55,15 @@ void ConnectionLoop::run() {
 void ConnectionLoop::execute_all() {
   client_.begin_turn();
   while (!client_.closing && !broken_) {
-    const auto outcome = parser_.next(input_, client_.parser_limits());
+    ParserLimits limits = client_.parser_limits();
+    limits.arguments_a_call = kArgumentsAStep;
+    const auto outcome = parser_.next(input_, limits);
     if (outcome == RequestParser::Outcome::kNeedMore) return;
+    if (outcome == RequestParser::Outcome::kPaused) {
+      report_buffers();
+      if (!client_.give_way(true)) client_.closing = true;
+      continue;
+    }
     if (outcome == RequestParser::Outcome::kError) {
       Reply(client_.out, client_.resp3, SIZE_MAX).error("ERR " + parser_.error());
       client_.closing = ends_with_an_error_ = true;
@@ -68,7 +77,7 @@ void ConnectionLoop::execute_all() {
     report_buffers();
     if (client_.out.size() >= kSendThresholdBytes && !send()) return;
     const bool large = input_.capacity() + client_.out.capacity() > kLargeBytes;
-    if (client_.give_way(large)) client_.read_clock();
+    if (client_.rest(large)) client_.read_clock();
     if (client_.info->killed.load(std::memory_order_relaxed)) client_.closing = true;
   }
 }

@@ -101,6 +101,7 @@ Result<> hello(Call& call) {
   bool with_auth = false, with_name = false;
   for (std::size_t i = 2; i < call.count(); ++i) {
     const std::size_t more = call.count() - 1 - i;
+    TRY(call.give_way());
     if (call.is(i, "auth") && more >= 2) {
       user = call.arg(i + 1);
       password = call.arg(i + 2);

@@ -24,6 +24,7 @@ struct ExpireConditions {
 // False: the error has been replied.
 Result<bool> parse_conditions(Call& call, ExpireConditions& conditions) {
   for (std::size_t i = 3; i < call.count(); ++i) {
+    TRY(call.give_way());
     if (call.is(i, "nx")) {
       conditions.if_none = true;
     } else if (call.is(i, "xx")) {

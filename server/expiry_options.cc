@@ -16,12 +16,23 @@ void ExpiryOption::set(std::string_view number, TimeUnit time_unit, bool is_abso
 }
 
 bool ExpiryOption::parse(Call& call, std::size_t i) {
+  struct Word {
+    std::string_view text;
+    TimeUnit unit;
+    bool absolute;
+  };
+  constexpr Word kWords[] = {{"ex", TimeUnit::kSeconds, false},
+                             {"px", TimeUnit::kMilliseconds, false},
+                             {"exat", TimeUnit::kSeconds, true},
+                             {"pxat", TimeUnit::kMilliseconds, true}};
   if (i + 1 >= call.count()) return false;
-  if (call.is(i, "ex")) set(call.arg(i + 1), TimeUnit::kSeconds, false);
-  if (call.is(i, "px")) set(call.arg(i + 1), TimeUnit::kMilliseconds, false);
-  if (call.is(i, "exat")) set(call.arg(i + 1), TimeUnit::kSeconds, true);
-  if (call.is(i, "pxat")) set(call.arg(i + 1), TimeUnit::kMilliseconds, true);
-  return given;
+  for (const Word& word : kWords) {
+    if (!call.is(i, word.text)) continue;
+    if (given && (unit_ != word.unit || absolute_ != word.absolute)) return false;
+    set(call.arg(i + 1), word.unit, word.absolute);
+    return true;
+  }
+  return false;
 }
 
 Result<bool> ExpiryOption::resolve(Call& call) {

@@ -14,7 +14,8 @@ struct ExpiryOption {
   bool given = false;
   std::int64_t expire_ms = kNoExpiry;  // after resolve()
 
-  // True if argument i is one of EX PX EXAT PXAT and has its number after it.
+  // True if argument i is one of EX PX EXAT PXAT and has its number after it. The same word may come again, and the last
+  // number counts, as in Redis; another of the four may not.
   bool parse(Call& call, std::size_t i);
   void set(std::string_view number, TimeUnit time_unit, bool is_absolute);
   // Computes expire_ms. False: the error has been replied.

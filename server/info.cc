@@ -179,17 +179,24 @@ std::vector<std::pair<std::string, std::string>> scrub_fields(const ScrubStatus&
   };
 }
 
-std::string info_text(ServerState& server, std::int64_t now_ms, const std::vector<std::string>& sections) {
+std::uint32_t info_sections(std::string_view word) {
+  std::uint32_t sections = 0;
+  for (std::size_t i = 0; i < std::size(kSections); ++i) {
+    const bool wanted = equals_ignoring_case(word, kSections[i].title) || equals_ignoring_case(word, "all") ||
+                        equals_ignoring_case(word, "everything") || equals_ignoring_case(word, "default");
+    if (wanted) sections |= 1u << i;
+  }
+  return sections;
+}
+
+std::string info_text(ServerState& server, std::int64_t now_ms, std::uint32_t sections) {
   const InfoSource source{server, now_ms, server.database.stats()};
-  const bool all = sections.empty() || std::ranges::any_of(sections, [](const std::string& name) {
-                     return name == "default" || name == "all" || name == "everything";
-                   });
   std::string text;
-  for (const Section& section : kSections) {
-    if (!all && std::ranges::find(sections, to_lower(section.title)) == sections.end()) continue;
+  for (std::size_t i = 0; i < std::size(kSections); ++i) {
+    if ((sections & 1u << i) == 0) continue;
     if (!text.empty()) text += "\r\n";
-    fmt::format_to(std::back_inserter(text), "# {}\r\n", section.title);
-    section.write(source, std::back_inserter(text));
+    fmt::format_to(std::back_inserter(text), "# {}\r\n", kSections[i].title);
+    kSections[i].write(source, std::back_inserter(text));
   }
   return text;
 }

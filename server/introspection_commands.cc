@@ -4,11 +4,14 @@
 #include "server/client.h"
 #include "server/command_keys.h"
 #include "server/command_syntax.h"
+#include "server/glob.h"
 #include "server/text.h"
 
 namespace kelda::server {
 
 namespace {
+
+constexpr std::size_t kLongestNameBytes = 64;  // of any command
 
 struct FlagName {
   std::uint32_t flag;
@@ -98,6 +101,8 @@ Result<> info(Call& call) {
     return {};
   }
   for (const std::string_view name : call.args.subspan(2)) {
+    TRY(call.give_way());
+    if (call.reply.overflowed()) return {};
     const Command* command = find_by_full_name(call.server, name);
     command == nullptr ? call.reply.null() : write_command(*command, call.reply);
   }
@@ -127,11 +132,16 @@ void write_docs(const Command& command, Reply& reply) {
 Result<> docs(Call& call) {
   std::vector<const Command*> wanted;
   for (const std::string_view name : call.args.subspan(2)) {
+    TRY(call.give_way());
     if (const Command* command = find_by_full_name(call.server, name)) wanted.push_back(command);
   }
   if (call.count() == 2) wanted = call.server.commands.all();
   call.reply.map(wanted.size());
-  for (const Command* command : wanted) write_docs(*command, call.reply);
+  for (const Command* command : wanted) {
+    write_docs(*command, call.reply);
+    if (call.reply.overflowed()) return {};
+    TRY(call.give_way());
+  }
   return {};
 }
 
@@ -153,9 +163,10 @@ Result<> list(Call& call) {
   const bool filtered = call.count() == 5;
   if (filtered && !call.is(3, "pattern") && !call.is(3, "aclcat") && !call.is(3, "module")) return call.syntax_error();
   std::vector<std::string_view> names;
+  GlobPattern pattern(filtered ? call.arg(4) : std::string_view(), kLongestNameBytes, true);
   for (const Command* command : call.server.commands.all()) {
     if (filtered && call.is(3, "module")) continue;  // there are none
-    if (filtered && call.is(3, "pattern") && !glob_match(call.arg(4), command->name, true)) continue;
+    if (filtered && call.is(3, "pattern") && !pattern.matches(command->name)) continue;
     if (filtered && call.is(3, "aclcat") && !in_category(*command, to_lower(call.arg(4)))) continue;
     names.push_back(command->name);
   }
@@ -173,7 +184,10 @@ Result<> getkeys(Call& call) {
   if (!command->arity_matches(inner.size())) return call.fail("ERR Invalid number of arguments specified for command");
   const auto keys = keys_of(*command, inner);
   call.reply.array(keys.size());
-  for (const std::string_view key : keys) call.reply.bulk(key);
+  for (const std::string_view key : keys) {
+    call.reply.bulk(key);
+    TRY(call.give_way());
+  }
   return {};
 }
 

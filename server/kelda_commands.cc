@@ -45,6 +45,7 @@ Result<bool> parse_range(Call& call, RangeOptions& options) {
   options.start = Bound::parse(call.arg(1));
   options.end = Bound::parse(call.arg(2));
   for (std::size_t i = 3; i < call.count(); ++i) {
+    TRY(call.give_way());
     if (call.is(i, "rev")) {
       options.reverse = true;
     } else if (call.is(i, "limit") && i + 1 < call.count()) {
@@ -81,7 +82,7 @@ Result<> range(Call& call) {
   Reply& reply = call.reply;
   const std::size_t mark = reply.mark();
   std::uint64_t pairs = 0;
-  auto scan = TRY(LiveScan::open(call.keys, call.db()));
+  auto scan = TRY(LiveScan::open(call));
   bool found = options.limit > 0 && TRY(seek_start(scan, options));
   while (found && pairs < options.limit && !reply.overflowed()) {
     if (options.reverse ? !options.end.admits_above(scan.key()) : !options.end.admits_below(scan.key())) break;
@@ -89,7 +90,7 @@ Result<> range(Call& call) {
     reply.bulk(scan.key());
     reply.bulk(TRY(scan.value()));
     ++pairs;
-    call.give_way();
+    TRY(call.give_way());
     if (pairs < options.limit) found = TRY(options.reverse ? scan.prev() : scan.next());
   }
   reply.insert_array_header(mark, reply.resp3() ? pairs : pairs * 2);

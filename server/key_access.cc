@@ -5,6 +5,7 @@
 
 #include "common/assert.h"
 #include "common/planted_bug.h"
+#include "runtime/turn.h"
 
 namespace kelda::server {
 
@@ -37,7 +38,16 @@ Result<> KeyAccess::commit() {
   KELDA_ASSERT(transaction_ != nullptr);
   // Before the locks are released (see watch.h). A commit that then fails has told watchers of a change that did not
   // happen: their EXEC is refused without need, which WATCH allows.
-  for (const Touched& touched : touched_) watches_.touch(touched.db, touched.key);
+  runtime::Turn turn;
+  turn.begin();
+  for (const Touched& touched : touched_) {
+    if (touched.was_expired) {
+      watches_.touch_expired(touched.db, touched.key);
+    } else {
+      watches_.touch(touched.db, touched.key);
+    }
+    turn.step();
+  }
   auto committed = transaction_->commit_no_wait();
   transaction_.reset();
   const Lsn lsn = TRY(std::move(committed));
@@ -71,10 +81,13 @@ Result<> KeyAccess::lock(std::uint32_t db, std::span<const std::string_view> key
   std::vector<std::string_view> stored;
   std::list<std::string> scratch;
   stored.reserve(keys.size());
+  runtime::Turn turn;
+  turn.begin();
   for (const std::string_view key : keys) {
     if (key.size() > kMaxKeyBytes) return key_too_long(key.size());
     if (key.empty() || key[0] == '\0') scratch.emplace_back();
     stored.push_back(stored_key(key, scratch.empty() ? key_scratch_ : scratch.back()));
+    turn.step();
   }
   return transaction_->lock_keys(space->data, stored);
 }
@@ -123,8 +136,8 @@ Result<bool> KeyAccess::lock_watched(std::uint32_t db, std::string_view key, boo
   return !expired;
 }
 
-void KeyAccess::note_change(std::uint32_t db, std::string_view key) {
-  if (watches_.active()) touched_.push_back({db, std::string(key)});
+void KeyAccess::note_change(std::uint32_t db, std::string_view key, bool was_expired) {
+  if (watches_.active()) touched_.push_back({db, std::string(key), was_expired});
 }
 
 Result<> KeyAccess::add_expiry(KeySpace& space, std::string_view stored, std::int64_t expire_ms) {
@@ -196,7 +209,7 @@ Result<bool> KeyAccess::remove(std::uint32_t db, std::string_view key) {
     live = !old_.expired(now_ms_);
   }
   if (!TRY(transaction_->remove(space->data, stored))) return false;
-  if (!planted(Bug::kWatchMissesRemoval)) note_change(db, key);
+  if (!planted(Bug::kWatchMissesRemoval)) note_change(db, key, !live);
   return live;
 }
 
@@ -205,8 +218,12 @@ Result<> KeyAccess::clear(std::uint32_t db) {
   if (space == nullptr) return {};
   TRY(transaction_->lock_tree(space->data, true));
   if (watches_.active()) {
+    runtime::Turn turn;
+    turn.begin();
     for (const std::string& key : watches_.watched_keys(db)) {
-      if (TRY(exists(db, key))) touched_.push_back({db, key});
+      turn.step();
+      const bool stored = TRY(read_for_update(*space, stored_key(key, key_scratch_), old_));
+      if (stored) note_change(db, key, old_.expired(now_ms_));
     }
   }
   TRY(transaction_->clear(space->data));

@@ -78,6 +78,7 @@ class KeyAccess {
   struct Touched {
     std::uint32_t db;
     std::string key;
+    bool was_expired;  // what was removed had expired: no change to those who watched it only then
   };
   struct NewExpiry {
     KeySpace* space;
@@ -89,7 +90,7 @@ class KeyAccess {
                  std::int64_t expire_ms);
   Result<> add_expiry(KeySpace& space, std::string_view stored, std::int64_t expire_ms);
   Result<> drop_expiry(KeySpace& space, std::string_view stored, std::int64_t expire_ms);
-  void note_change(std::uint32_t db, std::string_view key);
+  void note_change(std::uint32_t db, std::string_view key, bool was_expired = false);
 
   Keyspace& keyspace_;
   WatchRegistry& watches_;

@@ -16,7 +16,7 @@ Result<> del(Call& call) {
   std::int64_t removed = 0;
   for (const std::string_view key : keys) {
     removed += TRY(call.keys.remove(call.db(), key)) ? 1 : 0;
-    call.give_way();
+    TRY(call.give_way());
   }
   call.reply.integer(removed);
   return {};
@@ -26,7 +26,7 @@ Result<> exists(Call& call) {
   std::int64_t found = 0;
   for (const std::string_view key : call.args.subspan(1)) {
     found += TRY(call.keys.exists(call.db(), key)) ? 1 : 0;
-    call.give_way();
+    TRY(call.give_way());
   }
   call.reply.integer(found);
   return {};
@@ -73,6 +73,7 @@ Result<> copy(Call& call) {
   std::uint32_t to_db = call.db();
   bool replace = false;
   for (std::size_t i = 3; i < call.count(); ++i) {
+    TRY(call.give_way());
     if (call.is(i, "replace")) {
       replace = true;
     } else if (call.is(i, "db") && i + 1 < call.count()) {

@@ -2,9 +2,9 @@
 
 namespace kelda::server {
 
-Result<LiveScan> LiveScan::open(KeyAccess& keys, std::uint32_t db) {
-  auto scan = TRY(keys.scan(db));
-  return LiveScan(std::move(scan), keys.now_ms(), keys.keyspace().expiry_count(db) > 0);
+Result<LiveScan> LiveScan::open(Call& call) {
+  auto scan = TRY(call.keys.scan(call.db()));
+  return LiveScan(call, std::move(scan), call.keys.keyspace().expiry_count(call.db()) > 0);
 }
 
 Result<std::string_view> LiveScan::value() {
@@ -16,13 +16,14 @@ Result<std::string_view> LiveScan::value() {
 Result<bool> LiveScan::live() {
   if (!may_expire_) return true;
   TRY(value());
-  return !value_.expired(now_ms_);
+  return !value_.expired(call_->keys.now_ms());
 }
 
 Result<bool> LiveScan::settle(bool found, bool forward) {
   while (found) {
     ++visited_;
     if (TRY(live())) return true;
+    TRY(call_->give_way());
     found = TRY(forward ? scan_->next() : scan_->prev());
   }
   return false;

@@ -1,6 +1,7 @@
 // Walks the live keys of one database in order, within the current transaction of a KeyAccess.
 //
-// Contract: positions are user keys; expired ones are passed over. key() and value() are valid until the next move.
+// Contract: positions are user keys; expired ones are passed over. key() and value() are valid until the next move. A
+// move may have many expired keys to pass, so it gives way to others, and ends with kAborted when nobody wants the rest.
 #pragma once
 
 #include <memory>
@@ -8,13 +9,14 @@
 #include <string>
 #include <string_view>
 
-#include "server/key_access.h"
+#include "server/client.h"
 
 namespace kelda::server {
 
 class LiveScan {
  public:
-  static Result<LiveScan> open(KeyAccess& keys, std::uint32_t db);
+  // Of the call's database, in its transaction. The call outlives the scan.
+  static Result<LiveScan> open(Call& call);
 
   // The first live key at or after `key`, strictly after it if `after`. False: there is none.
   Result<bool> seek(std::string_view key, bool after = false);
@@ -30,14 +32,14 @@ class LiveScan {
   std::uint64_t visited() const { return visited_; }
 
  private:
-  LiveScan(std::unique_ptr<Scan> scan, std::int64_t now_ms, bool may_expire)
-      : scan_(std::move(scan)), now_ms_(now_ms), may_expire_(may_expire) {}
+  LiveScan(Call& call, std::unique_ptr<Scan> scan, bool may_expire)
+      : call_(&call), scan_(std::move(scan)), may_expire_(may_expire) {}
   // From a position (or none, if not `found`) on to the first live key.
   Result<bool> settle(bool found, bool forward);
   Result<bool> live();
 
+  Call* call_;
   std::unique_ptr<Scan> scan_;  // null: nothing was ever stored
-  std::int64_t now_ms_;
   bool may_expire_;  // else no value needs to be looked at
   std::uint64_t visited_ = 0;
   std::string key_scratch_;

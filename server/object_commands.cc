@@ -55,6 +55,7 @@ Result<> object_help(Call& call) {
 // The bytes of key and value as they are stored; not the share of the page they lie in.
 Result<> memory_usage(Call& call) {
   for (std::size_t i = 3; i < call.count(); ++i) {
+    TRY(call.give_way());
     if (!call.is(i, "samples") || i + 1 >= call.count()) return call.syntax_error();
     if (!parse_integer(call.arg(++i))) return call.not_an_integer();
   }

@@ -1,5 +1,7 @@
 #include "server/reclaimer.h"
 
+#include "runtime/turn.h"
+
 namespace kelda::server {
 
 namespace {
@@ -48,7 +50,10 @@ Result<bool> Reclaimer::reclaim_some(KeySpace& space, std::int64_t now_ms) {
   // Come back for whatever is not removed now.
   if (!more || *more) space.lower_next_expiry(now_ms);
   if (!more) return more.failed_with(Code::kConflict) ? Result<bool>(false) : std::move(more);
+  runtime::Turn turn;
+  turn.begin();
   for (const Due& due : due_) {
+    turn.step(true);
     const auto removed = remove(space, due, now_ms);
     if (removed) continue;
     space.lower_next_expiry(now_ms);

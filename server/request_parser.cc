@@ -34,7 +34,7 @@ Outcome RequestParser::next(InputBuffer& in, const ParserLimits& limits) {
     finished_ = refused_ = false;
   }
   while (true) {
-    if (arguments_left_ > 0) return bulks(in, limits);
+    if (in_request()) return bulks(in, limits);
     const std::string_view data = in.data();
     if (data.empty()) {
       needed_bytes_ = 0;
@@ -161,7 +161,8 @@ bool RequestParser::take(InputBuffer& in) {
 }
 
 Outcome RequestParser::bulks(InputBuffer& in, const ParserLimits& limits) {
-  while (arguments_left_ > 0) {
+  for (std::size_t read = 0; arguments_left_ > 0; ++read) {
+    if (read == limits.arguments_a_call) return Outcome::kPaused;
     if (bulk_bytes_ < 0) {
       const Outcome outcome = bulk_header(in, limits);
       if (outcome != Outcome::kRequest) return outcome;
@@ -170,15 +171,17 @@ Outcome RequestParser::bulks(InputBuffer& in, const ParserLimits& limits) {
     bulk_bytes_ = -1;
     --arguments_left_;
   }
-  return complete(in);
+  return complete(in, limits);
 }
 
-Outcome RequestParser::complete(InputBuffer& in) {
+Outcome RequestParser::complete(InputBuffer& in, const ParserLimits& limits) {
   const char* base = in.data().data();
-  views_.clear();
   if (!refused_) {
     views_.reserve(extents_.size());
-    for (const Extent extent : extents_) views_.emplace_back(base + extent.offset, extent.size);
+    const std::size_t end = views_.size() + std::min(extents_.size() - views_.size(), limits.arguments_a_call);
+    for (std::size_t i = views_.size(); i < end; ++i) views_.emplace_back(base + extents_[i].offset, extents_[i].size);
+    completing_ = end < extents_.size();
+    if (completing_) return Outcome::kPaused;
   }
   finished_ = true;
   finished_bytes_ = position_;

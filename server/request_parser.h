@@ -25,12 +25,15 @@ struct ParserLimits {
   std::size_t max_stored_bulk_bytes = kMaxValueBytes + 4096;
   std::size_t max_request_bytes = 64_MiB;
   bool unauthenticated = false;
+  // How much one call of next() may do; a request may have a million arguments.
+  std::size_t arguments_a_call = SIZE_MAX;
 };
 
 class RequestParser {
  public:
   enum class Outcome : std::uint8_t {
     kNeedMore,  // nothing complete yet; needed_bytes() says how much the buffer must be able to hold
+    kPaused,    // arguments_a_call are read: let others run, then call again with the same input
     kRequest,   // arguments() is complete, or refusal() says why it is not
     kError,     // error() says why: reply and close
   };
@@ -49,7 +52,7 @@ class RequestParser {
   const std::string& error() const { return error_; }
   std::size_t needed_bytes() const { return needed_bytes_; }
   // True between the header and the last byte of an array.
-  bool in_request() const { return arguments_left_ > 0; }
+  bool in_request() const { return arguments_left_ > 0 || completing_; }
   // Memory that it takes beside the buffer.
   std::size_t memory_bytes() const {
     return extents_.capacity() * sizeof(Extent) + views_.capacity() * sizeof(std::string_view);
@@ -70,7 +73,7 @@ class RequestParser {
   Outcome bulk_header(InputBuffer& in, const ParserLimits& limits);
   bool skip(InputBuffer& in);
   bool take(InputBuffer& in);
-  Outcome complete(InputBuffer& in);
+  Outcome complete(InputBuffer& in, const ParserLimits& limits);
   // The line at data()[position_...] without its "\r\n"; false if it is not there yet.
   bool line(std::string_view data, std::string_view& text);
 
@@ -81,7 +84,8 @@ class RequestParser {
   std::size_t scanned_ = 0;          // in data(): no end of line before this
   std::size_t finished_bytes_ = 0;   // of the last complete request, consumed by the next call
   std::size_t needed_bytes_ = 0;
-  bool finished_ = false;  // the last call returned kRequest
+  bool completing_ = false;  // all bulks are there, not all views yet
+  bool finished_ = false;    // the last call returned kRequest
   bool refused_ = false;
   Refusal refusal_;
   std::vector<Extent> extents_;

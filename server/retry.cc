@@ -26,6 +26,7 @@ Result<> with_retries(ServerState& server, FunctionRef<Result<>()> body) {
   for (int attempt = 0;; ++attempt) {
     auto result = body();
     if (!result.failed_with(Code::kConflict) || attempt == kRetries) return result;
+    if (attempt >= kYields && server.stopping.load(std::memory_order_relaxed)) return result;
     server.stats.add(Counter::kTransactionRetries);
     pause(attempt);
   }

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "server/client.h"
+#include "server/glob.h"
 #include "server/live_scan.h"
 #include "server/text.h"
 
@@ -26,47 +27,58 @@ Result<> in_transaction(Call& call, FunctionRef<Result<>()> body) {
   });
 }
 
-// Where an iteration over everything that may match a pattern starts and ends.
+// An iteration over everything that may match a pattern.
 struct Walk {
   explicit Walk(std::string_view match)
-      : pattern(match), resume(glob_literal_prefix(match)), end(after_prefix(resume)) {}
+      : pattern(match, kMaxKeyBytes), finished(pattern.impossible()) {
+    if (finished) return;
+    resume = pattern.literal_prefix();
+    end = after_prefix(resume);
+  }
 
-  std::string_view pattern;
+  GlobPattern pattern;
   std::string resume;  // the next key to look at; the one after it if `after`
   bool after = false;
   std::optional<std::string> end;  // at or after this nothing matches
-  bool finished = false;
+  bool finished;
+  std::uint64_t visited = 0;
 };
 
-// Looks at up to `limit` keys from walk.resume on; replies those that match and returns how many.
+// Looks at up to `limit` keys from walk.resume on, fewer when the client's turn ends before; replies those that match
+// and returns how many. No lock is held when it returns, but in EXEC.
 Result<std::size_t> walk_some(Call& call, Walk& walk, std::uint64_t limit, bool strings_wanted = true) {
   std::size_t matched = 0;
-  Walk step = walk;
+  std::uint64_t visited = 0;
+  std::string last;  // the last key that was looked at
+  bool finished = false;
   const std::size_t mark = call.reply.mark();
   TRY(in_transaction(call, [&]() -> Result<> {
-    step = walk;
     matched = 0;
+    finished = false;
     call.reply.cut(mark);
-    auto scan = TRY(LiveScan::open(call.keys, call.db()));
-    bool found = TRY(scan.seek(step.resume, step.after));
-    while (found) {
-      if (step.end && scan.key() >= *step.end) break;
-      if (strings_wanted && glob_match(step.pattern, scan.key())) {
+    auto scan = TRY(LiveScan::open(call));
+    bool found = TRY(scan.seek(walk.resume, walk.after));
+    while (found && !(walk.end && scan.key() >= *walk.end)) {
+      if (strings_wanted && walk.pattern.matches(scan.key())) {
         call.reply.bulk(scan.key());
         ++matched;
         if (call.reply.overflowed()) break;
       }
-      if (scan.visited() >= limit) {
-        step.resume = scan.key();
-        step.after = true;
+      visited = scan.visited();
+      if (visited >= limit || call.client.turn_is_over()) {
+        last = scan.key();
         return {};
       }
       found = TRY(scan.next());
     }
-    step.finished = true;
+    finished = true;
     return {};
   }));
-  walk = std::move(step);
+  walk.finished = finished;
+  walk.visited += visited;
+  if (finished) return matched;
+  walk.resume = std::move(last);
+  walk.after = true;
   return matched;
 }
 
@@ -77,7 +89,7 @@ Result<> keys(Call& call) {
   std::size_t matched = 0;
   while (!walk.finished) {
     matched += TRY(walk_some(call, walk, kBatchKeys));
-    call.give_way();
+    if (!walk.finished) TRY(call.client.end_turn());
   }
   call.reply.insert_array_header(mark, matched);
   return {};
@@ -91,6 +103,7 @@ struct ScanOptions {
 
 Result<bool> parse_scan_options(Call& call, ScanOptions& options) {
   for (std::size_t i = 2; i < call.count(); i += 2) {
+    TRY(call.give_way());
     if (i + 1 >= call.count()) {
       TRY(call.syntax_error());
       return false;
@@ -134,9 +147,9 @@ Result<> scan(Call& call) {
   const std::size_t mark = call.reply.mark();
   std::size_t matched = 0;
   // In steps, so that a huge COUNT does not keep writers out for long.
-  for (std::uint64_t left = options.count; left > 0 && !walk.finished; left -= std::min(left, kBatchKeys)) {
-    matched += TRY(walk_some(call, walk, std::min(left, kBatchKeys), options.strings_wanted));
-    call.give_way();
+  while (!walk.finished && walk.visited < options.count) {
+    matched += TRY(walk_some(call, walk, std::min(options.count - walk.visited, kBatchKeys), options.strings_wanted));
+    if (!walk.finished && walk.visited < options.count) TRY(call.client.end_turn());
   }
   call.reply.insert_array_header(mark, matched);
   const std::string next = walk.finished ? "0" : std::to_string(call.server.cursors.add(walk.resume, *cursor));
@@ -168,7 +181,7 @@ std::string random_text_between(std::string_view first, std::string_view last) {
 // first and the last key and then one of the few keys after it. Every key can come, not all equally often.
 Result<> randomkey(Call& call) {
   constexpr std::uint64_t kSteps = 16;
-  auto scan = TRY(LiveScan::open(call.keys, call.db()));
+  auto scan = TRY(LiveScan::open(call));
   if (!TRY(scan.seek_back(std::nullopt))) {
     call.reply.null();
     return {};

@@ -31,7 +31,7 @@ struct ServerOptions {
   std::uint32_t idle_timeout_s = 0;            // 0: idle clients stay
   std::uint32_t write_timeout_s = 60;          // a client that takes nothing for so long is closed
   std::uint32_t tcp_keepalive_s = 300;         // what the network does; CONFIG GET tells it
-  std::uint32_t stop_grace_ms = 2000;          // for requests under way when a stop is requested
+  std::uint32_t stop_grace_ms = 500;           // for requests under way when a stop is requested; then they are given up
   std::size_t stack_bytes = 64 * 1024;         // of a client's fiber
   // Called once, on core 0, when the engine has failed; health() says the same.
   void (*on_failure)(const Error& cause) = nullptr;

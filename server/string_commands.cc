@@ -28,6 +28,7 @@ struct SetOptions {
 // False: the error has been replied.
 Result<bool> parse_set_options(Call& call, SetOptions& options) {
   for (std::size_t i = 3; i < call.count(); ++i) {
+    TRY(call.give_way());
     if (call.is(i, "nx") && !options.if_present) {
       options.if_absent = true;
     } else if (call.is(i, "xx") && !options.if_absent) {
@@ -36,7 +37,7 @@ Result<bool> parse_set_options(Call& call, SetOptions& options) {
       options.get_old = true;
     } else if (call.is(i, "keepttl") && !options.expiry.given) {
       options.keep_ttl = true;
-    } else if (!options.keep_ttl && !options.expiry.given && options.expiry.parse(call, i)) {
+    } else if (!options.keep_ttl && options.expiry.parse(call, i)) {
       ++i;
     } else {
       TRY(call.syntax_error());
@@ -114,9 +115,10 @@ Result<> getex(Call& call) {
   bool persist = false;
   ExpiryOption expiry;
   for (std::size_t i = 2; i < call.count(); ++i) {
+    TRY(call.give_way());
     if (call.is(i, "persist") && !expiry.given) {
       persist = true;
-    } else if (!persist && !expiry.given && expiry.parse(call, i)) {
+    } else if (!persist && expiry.parse(call, i)) {
       ++i;
     } else {
       return call.syntax_error();
@@ -145,7 +147,7 @@ Result<> mget(Call& call) {
     const bool found = TRY(call.keys.get(call.db(), key, call.client.value));
     call.server.stats.add(found ? Counter::kHits : Counter::kMisses);
     found ? call.reply.bulk(call.client.value.payload()) : call.reply.null();
-    call.give_way();
+    TRY(call.give_way());
   }
   return {};
 }
@@ -160,7 +162,7 @@ std::vector<std::string_view> every_second(Call& call) {
 Result<> put_pairs(Call& call) {
   for (std::size_t i = 1; i < call.count(); i += 2) {
     TRY(call.keys.put(call.db(), call.arg(i), call.arg(i + 1)));
-    call.give_way();
+    TRY(call.give_way());
   }
   return {};
 }
@@ -178,6 +180,7 @@ Result<> msetnx(Call& call) {
   const auto keys = every_second(call);
   TRY(call.keys.lock(call.db(), keys));
   for (const std::string_view key : keys) {
+    TRY(call.give_way());
     if (TRY(call.keys.exists(call.db(), key))) {
       call.reply.integer(0);
       return {};

@@ -1,4 +1,4 @@
-// Numbers, patterns and words in the forms that Redis accepts and prints. Pure functions.
+// Numbers and words in the forms that Redis accepts and prints. Pure functions.
 #pragma once
 
 #include <cstdint>
@@ -24,13 +24,6 @@ void append_integer(std::string& out, std::int64_t value);
 bool equals_ignoring_case(std::string_view a, std::string_view b);
 void append_lower(std::string& out, std::string_view text);
 std::string to_lower(std::string_view text);
-
-// Redis's glob: * ? [abc] [^a-z] and \ to quote.
-bool glob_match(std::string_view pattern, std::string_view text, bool ignore_case = false);
-// The literal text that everything matching the pattern starts with.
-std::string glob_literal_prefix(std::string_view pattern);
-// The smallest text above everything that starts with `prefix`; nothing when there is none (all 0xff or empty).
-std::optional<std::string> after_prefix(std::string_view prefix);
 
 // Splits a line as an inline command: blanks separate, "..." with \n \r \t \b \a \xHH escapes, '...' with \' only.
 // Nothing on unbalanced quotes.

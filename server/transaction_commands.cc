@@ -57,7 +57,7 @@ Result<> watch(Call& call) {
                        "client-query-buffer-limit)");
     }
     client.watches.add(call.db(), key);
-    call.give_way();
+    TRY(call.give_way());
     // Waits for a write that is under way (watch.h).
     bool expired = false;
     TRY(with_retries(call.server, [&]() -> Result<> {

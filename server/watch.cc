@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "common/assert.h"
+#include "runtime/turn.h"
 #include "server/limits.h"
 
 namespace kelda::server {
@@ -23,9 +24,14 @@ void WatchSet::set_was_expired(std::uint32_t db, std::string_view key) {
 }
 
 void WatchSet::clear() {
-  for (const Key& watched : keys_) registry_.remove(*this, watched.db, watched.key);
-  index_.clear();
-  keys_.clear();
+  runtime::Turn turn;
+  turn.begin();
+  for (; !keys_.empty(); keys_.pop_front()) {
+    const Key& watched = keys_.front();
+    registry_.remove(*this, watched.db, watched.key);
+    index_.erase({watched.db, std::string_view(watched.key)});
+    turn.step();
+  }
   bytes_ = 0;
   changed_.store(false, std::memory_order_relaxed);
 }

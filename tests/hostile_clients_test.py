@@ -354,6 +354,88 @@ class HostileClients(acceptance.Case):
 
         self.under(attack)
 
+    def fill(self):
+        """Keys so many and so long that looking at all of them takes a while."""
+        with self.connect() as c:
+            for begin in range(0, 10_000, 500):
+                pairs = [word for i in range(begin, begin + 500) for word in (b"a" * 1000 + b"%05d" % i, b"v")]
+                self.assertEqual(c.ask("MSET", *pairs), b"OK")
+
+    # No key matches, which is known only at each key's end.
+    SLOW_PATTERN = b"*[zz" + b"z" * 500_000 + b"]" + b"?" * 900 + b"*"
+
+    def endless(self):
+        """A client whose EXEC would take many minutes."""
+        client = self.raw()
+        client.sendall(Connection.encode("MULTI") + Connection.encode("KEYS", b"*b" + b"?" * 900) * 5000 + Connection.encode("EXEC"))
+        return client
+
+    def test_long_requests(self):
+        self.fill()
+        many = [b"k%d" % i for i in range(60_000)]
+        requests = [("KEYS", self.SLOW_PATTERN), ("SCAN", "0", "MATCH", self.SLOW_PATTERN, "COUNT", "100000"), ("MGET", *many),
+                    ("MSET", *(word for key in many[:30_000] for word in (key, b""))), ("EXISTS", *many), ("DEL", *many),
+                    ("CONFIG", "GET", *many), ("COMMAND", "DOCS", *many), ("COMMAND", "INFO", *many), ("INFO", *many),
+                    ("CLIENT", "LIST", "ID", *range(1, 60_000)), ("SET", "x", "v", *["NX"] * 60_000), ("WATCH", *many[:10_000]),
+                    ("KELDA.RANGE", "-", "+", *["REV"] * 60_000), ("HELLO", "2", *["SETNAME", "x"] * 30_000)]
+        encoded = [Connection.encode(*request) for request in requests]
+        faults = []
+
+        def insist():
+            end = time.monotonic() + ATTACK_SECONDS
+            try:
+                with self.connect() as c:
+                    while time.monotonic() < end:
+                        for request in encoded:
+                            c.send_raw(request)
+                            c.read()
+            except Exception as error:  # noqa: BLE001
+                faults.append(error)
+
+        def attack():
+            threads = [threading.Thread(target=insist) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        self.under(attack)
+        self.assertEqual(faults, [])
+
+    def test_work_ends_when_its_client_has_left(self):
+        self.fill()
+
+        def busy_seconds():
+            with self.connect() as c:
+                return float(re.search(rb"cores_busy_seconds:([0-9.]+)", c.ask("INFO", "cpu"))[1])
+
+        clients = [self.endless() for _ in range(3)]
+        time.sleep(1)
+        begin = busy_seconds()
+        time.sleep(1)
+        self.assertGreater(busy_seconds() - begin, 0.3, "the requests are too short for this test")
+        for client in clients:
+            client.close()
+        deadline = time.monotonic() + self.patience + 5
+        while True:
+            begin = busy_seconds()
+            time.sleep(1)
+            if busy_seconds() - begin < 0.3:
+                break
+            self.assertLess(time.monotonic(), deadline, "still at work for clients that have left")
+        with self.connect() as c:
+            self.assertEqual(c.ask("SET", "free", "1"), b"OK")  # the lock on the whole database has gone
+
+    def test_stop_amid_long_requests(self):
+        self.fill()
+        for _ in range(3):
+            self.endless()
+        time.sleep(1)
+        begin = time.monotonic()
+        self.assertEqual(self.kelda_server.stop(), 0, self.kelda_server.output())
+        self.assertLess(time.monotonic() - begin, 3 if self.mode == "hosted" else 20)
+        self.kelda_server.start()
+
     def test_many_idle(self):
         count = 2000 if self.mode == "hosted" else 500
         before = resident_mib(self.kelda_server.process.pid) if self.mode == "hosted" else 0

@@ -146,6 +146,102 @@ CASES = {
                 ("GETSET", "b", "2"), ("TTL", "b"), ("SET", "c", "1", "EXAT", "33177117420"), near("TTL", "c"),
                 ("EXPIRETIME", "c"), ("PEXPIRETIME", "c"), ("SET", "c", "1", "PXAT", "33177117420999"), ("EXPIRETIME", "c"),
                 ("PEXPIRETIME", "c"), ("SET", "c", "1", "PXAT", "1"), ("GET", "c"), ("EXISTS", "c"), ("SET", "c", "1", "NX")],
+    "the same option twice": words("""
+        SET k v EX 1 EX 200
+        SET k v EX 2 PX 3000
+        SET k v PX 1 PX 200000
+        SET k v EXAT 33177117420 EXAT 33177117421
+        EXPIRETIME k
+        SET k v PXAT 33177117420000 PXAT 33177117421000
+        PEXPIRETIME k
+        SET k v EX 100 EX x
+        SET k v EX x EX 100
+        SET k v EX 0 EX 100
+        SET k v EX 100 EX 0
+        SET k v EX 10 EX
+        SET k v EX 1 EXAT 33177117420
+        SET k v PX 1 PXAT 33177117420000
+        SET k v EXAT 33177117420 EX 1
+        SET k v KEEPTTL KEEPTTL
+        SET k v NX NX
+        SET k v XX XX
+        SET k v GET GET
+        GETEX k EXAT 33177117420 EXAT 33177117422
+        EXPIRETIME k
+        GETEX k EX 10 PX 20
+        GETEX k PERSIST PERSIST
+        GETEX k PERSIST EX 10
+        GETEX k EX 10 PERSIST
+        GETEX k EX x EX 10
+        GETEX k EX 10 EX x
+        GETEX nokey EX 10 EX 20
+        EXPIRE k 100 NX NX
+        EXPIRE k 100 XX XX
+        EXPIRE k 100 GT GT
+        COPY k c REPLACE REPLACE
+        COPY k c DB 1 DB 2"""),
+    "what is asked first": words("""
+        FUNCTION FLUSH
+        FUNCTION FLUSH SYNC
+        function flush async
+        FUNCTION FLUSH X
+        FUNCTION FLUSH SYNC SYNC
+        FUNCTION LIST
+        FUNCTION LIST WITHCODE
+        FUNCTION LIST LIBRARYNAME x
+        FUNCTION LIST LIBRARYNAME
+        FUNCTION LIST WITHCODE WITHCODE
+        FUNCTION LIST X
+        FUNCTION KILL
+        FUNCTION DELETE x
+        FUNCTION STATS x
+        FUNCTION
+        FUNCTION NOPE
+        SCRIPT FLUSH
+        SCRIPT FLUSH ASYNC
+        SCRIPT FLUSH X
+        SCRIPT FLUSH SYNC SYNC
+        SCRIPT EXISTS a b
+        SCRIPT EXISTS
+        SCRIPT KILL
+        SCRIPT
+        SCRIPT NOPE
+        CONFIG RESETSTAT
+        DEBUG""") + [shape("FUNCTION", "STATS"), shape("FUNCTION", "HELP"), shape("SCRIPT", "HELP"), shape("DEBUG", "SLEEP", "0")],
+    "shutdown's words": words("""
+        SHUTDOWN SAVE NOSAVE
+        SHUTDOWN NOSAVE SAVE
+        SHUTDOWN NOSAVE NOW SAVE
+        SHUTDOWN ABORT
+        SHUTDOWN ABORT ABORT
+        SHUTDOWN ABORT NOW
+        SHUTDOWN NOSAVE ABORT
+        SHUTDOWN FORCE ABORT
+        SHUTDOWN X
+        SHUTDOWN SAVE X
+        PING"""),
+    "counts inside a transaction": words("""
+        SET before 1
+        MULTI
+        SET a 1
+        DBSIZE
+        FLUSHALL
+        DBSIZE
+        SET b 2
+        DBSIZE
+        DEL b
+        DBSIZE
+        SET c 3
+        SELECT 2
+        SET d 1
+        FLUSHDB
+        SET e 1
+        SET f 1
+        DBSIZE
+        SELECT 0
+        DBSIZE
+        EXEC
+        DBSIZE"""),
     "setnx and friends": words("""
         SETNX a 1
         SETNX a 2

@@ -196,6 +196,29 @@ TEST_F(Keys, WatchSeesEveryKindOfChange) {
   EXPECT_FALSE(state.watches.active());
 }
 
+TEST_F(Keys, RemovingWhatHadExpiredBeforeWatchIsNoChange) {
+  const auto watched_then = [&](const char* first, std::int64_t before_ms, std::int64_t after_ms, const char* change) {
+    client("FLUSHALL");
+    client(first);
+    pass_ms(before_ms);
+    client("WATCH w");
+    pass_ms(after_ms);
+    other(change);
+    client("MULTI");
+    client("PING");
+    return client("EXEC");
+  };
+  const std::string done = "*1\r\n+PONG\r\n";
+  for (const char* change : {"DEL w", "UNLINK w", "GETDEL w", "FLUSHALL", "FLUSHDB", "MSET x 1 y 1", "RENAME w x"}) {
+    EXPECT_EQ(watched_then("SET w 1 PX 1", 5, 0, change), done) << change;
+    // It expired after WATCH: that is a change, whoever then removes the key.
+    EXPECT_EQ(watched_then("SET w 1 PX 10", 0, 20, change), kNullArray) << change;
+  }
+  for (const char* change : {"SET w 2", "SETNX w 2", "APPEND w 2", "MSET w 2"}) {
+    EXPECT_EQ(watched_then("SET w 1 PX 1", 5, 0, change), kNullArray) << change;
+  }
+}
+
 TEST_F(Keys, WatchSeesExpiry) {
   client("SET w 1 PX 10");
   client("WATCH w");

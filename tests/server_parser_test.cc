@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "server/glob.h"
 #include "server/request_parser.h"
 #include "server/text.h"
 
@@ -217,7 +218,9 @@ TEST(Text, MatchesGlobs) {
   EXPECT_TRUE(glob_match("ABC*", "abcdef", true));
   // Backtracking over many stars must not take exponential time.
   EXPECT_FALSE(glob_match("*a*a*a*a*a*a*a*a*a*a*a*a*b", std::string(2000, 'a')));
-  EXPECT_EQ(glob_literal_prefix("user:\\*[x]*"), "user:*");
+  EXPECT_EQ(GlobPattern("user:\\*[x]*", 100).literal_prefix(), "user:*");
+  EXPECT_TRUE(GlobPattern("????", 3).impossible());
+  EXPECT_FALSE(GlobPattern("*???*", 3).impossible());
   EXPECT_EQ(after_prefix("ab\xff"), "ac");
   EXPECT_EQ(after_prefix("\xff\xff"), std::nullopt);
 }
