@@ -1,10 +1,9 @@
 // Memory that a device can transfer to and from: a multiple of kPageBytes, aligned to kPageBytes.
 #pragma once
 
-#include <cstdlib>
 #include <memory>
+#include <new>
 
-#include "common/assert.h"
 #include "common/types.h"
 
 namespace kelda::disk {
@@ -14,8 +13,7 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   // Zeroed.
   explicit AlignedBuffer(std::size_t size_bytes) : size_bytes_(round_up(size_bytes, kPageBytes)) {
-    memory_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, size_bytes_)));
-    KELDA_ASSERT(memory_ != nullptr);
+    memory_.reset(static_cast<std::byte*>(::operator new(size_bytes_, std::align_val_t{kPageBytes})));
     clear();
   }
 
@@ -28,7 +26,7 @@ class AlignedBuffer {
 
  private:
   struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
+    void operator()(std::byte* memory) const { ::operator delete(memory, std::align_val_t{kPageBytes}); }
   };
   std::unique_ptr<std::byte[], Free> memory_;
   std::size_t size_bytes_ = 0;

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <string_view>
 
-#include <fmt/format.h>
-
 namespace kelda::disk {
 namespace {
 
@@ -58,10 +56,10 @@ bool matches(Bytes start, const Signature& signature) {
 bool is_text(unsigned char c) { return (c >= 0x20 && c != 0x7f) || c == '\n' || c == '\r' || c == '\t'; }
 
 // Text, possibly padded with zeroes at its end (as a small file on a block device is).
-std::string_view leading_text(Bytes start) {
+bool begins_with_text(Bytes start) {
   std::string_view text = as_view(start.first(std::min<std::size_t>(start.size(), 512)));
   text = text.substr(0, text.find('\0'));
-  return std::ranges::all_of(text, [](char c) { return is_text(static_cast<unsigned char>(c)); }) ? text : std::string_view{};
+  return !text.empty() && std::ranges::all_of(text, [](char c) { return is_text(static_cast<unsigned char>(c)); });
 }
 
 }  // namespace
@@ -70,11 +68,8 @@ std::string describe_foreign(Bytes start) {
   for (const Signature& signature : kSignatures) {
     if (matches(start, signature)) return std::string(signature.what);
   }
-  std::string_view text = leading_text(start);
-  if (!text.empty()) {
-    text = text.substr(0, text.find_first_of("\r\n"));
-    return fmt::format("text that begins \"{}\"", text.substr(0, 40));
-  }
+  // What the text says is nobody's business but its owner's: errors end up in logs.
+  if (begins_with_text(start)) return "text";
   return "data of an unknown kind";
 }
 

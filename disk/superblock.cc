@@ -134,23 +134,30 @@ Error judge_unrecognised(blockdev::BlockDevice& device) {
   }
   if (!all_zero(start)) {
     return Error(Code::kForeignDisk,
-                 fmt::format("{} holds {}, not a Kelda disk: name another disk, or format it with --force, which destroys "
-                             "what it holds",
-                             info.name, describe_foreign(start)));
+                 fmt::format("{} holds {}, not a Kelda disk: name another disk", info.name, describe_foreign(start)));
   }
   Result<bool> tail_zero = last_mib_is_zero(device);
   if (!tail_zero) return std::move(tail_zero).error();
   if (!*tail_zero) {
     return Error(Code::kForeignDisk,
                  fmt::format("{} begins with zeroes but its end holds data (a RAID member or a backup partition table?): "
-                             "name another disk, or format it with --force, which destroys what it holds",
+                             "name another disk",
                              info.name));
   }
   if (info.size_bytes < Superblock::kMinDeviceBytes) return SuperblockCodec::too_small(info);
-  return Error(Code::kBlankDisk, fmt::format("{} is blank: format it with --create", info.name));
+  return Error(Code::kBlankDisk, fmt::format("{} is blank: there is no database on it", info.name));
 }
 
 }  // namespace
+
+Error advise_to_format(Error error) {
+  switch (error.code()) {
+    case Code::kBlankDisk: return Error(error.code(), error.message() + "; format it with --create");
+    case Code::kForeignDisk:
+      return Error(error.code(), error.message() + ", or format it with --force, which destroys what it holds");
+    default: return error;
+  }
+}
 
 Error SuperblockCodec::too_small(const blockdev::DeviceInfo& info) {
   return Error(Code::kTooSmall, fmt::format("{} has {} bytes: Kelda needs at least {} (16 MiB)", info.name, info.size_bytes,

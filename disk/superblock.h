@@ -34,7 +34,8 @@ struct FormatOptions {
 class Superblock {
  public:
   // Reads and judges a device: kBlankDisk (first and last MiB read as zero), kForeignDisk, kNewerFormat, kCorrupt (both
-  // copies bad), kTooSmall (smaller than when formatted, or than kMinDeviceBytes). Each message names what to do.
+  // copies bad), kTooSmall (smaller than when formatted, or than kMinDeviceBytes). Each message names what to do, for
+  // those who only read: see advise_to_format.
   static Result<Superblock> read(blockdev::BlockDevice& device);
   // Formats a blank device and flushes: kExists (Kelda's, of whatever version or state) or kForeignDisk if it is not
   // blank and !force; kTooSmall below kMinDeviceBytes. Afterwards the space-map page of every group reads as zero; other
@@ -60,5 +61,8 @@ class Superblock {
   std::int64_t formatted_at_us_ = 0;
   unsigned valid_copies_ = 0;
 };
+
+// The error of Superblock::read with how to format a blank or foreign disk added to its message; for callers that can.
+Error advise_to_format(Error error);
 
 }  // namespace kelda::disk

@@ -22,7 +22,7 @@ Result<> may_format(blockdev::BlockDevice& device) {
   const std::string& name = device.info().name;
   if (!found) {
     const Code code = found.error().code();
-    if (code != Code::kNewerFormat && code != Code::kCorrupt) return std::move(found).error();
+    if (code != Code::kNewerFormat && code != Code::kCorrupt) return advise_to_format(std::move(found).error());
     return Error(Code::kExists, found.error().message() + " (not formatted: that needs --force)");
   }
   return Error(Code::kExists, fmt::format("{} is a Kelda disk already: open it without --create, or format it with --force, "

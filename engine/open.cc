@@ -38,7 +38,8 @@ Result<> DatabaseImpl::attach_disk(const DatabaseOptions& options, OpenReport& r
     superblock = disk::Superblock::format(*device_, {});
     report.created = true;
   }
-  superblock_.emplace(TRY(std::move(superblock)));
+  if (!superblock) return disk::advise_to_format(std::move(superblock).error());
+  superblock_.emplace(std::move(*superblock));
   store_ = btree::only_sound_pages(disk::make_double_write_store(*device_, superblock_->layout()));
   report.pages_repaired = TRY(store_->repair()).pages_repaired;
   return {};

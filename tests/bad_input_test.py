@@ -72,7 +72,7 @@ class ForeignDisk(acceptance.Case):
 
     def test_text(self):
         text = b"# notes about the disk\n" * 1000
-        self.assert_never_overwritten(self.write("notes", [(0, text)]), 'text that begins "# notes about the disk"')
+        self.assert_never_overwritten(self.write("notes", [(0, text)]), 'holds text, not a Kelda disk')
 
     def test_partition_tables(self):
         mbr = self.write("mbr", [(446, bytes(16) + b"\x80"), (510, b"\x55\xaa")])

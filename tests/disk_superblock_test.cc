@@ -46,7 +46,9 @@ void forge(MemoryDevice& device, auto change) {
 
 TEST(Superblock, ABlankDiskSaysHowToFormatIt) {
   MemoryDevice device = device_of(16_MiB);
-  EXPECT_NE(read_error(device, Code::kBlankDisk).find("--create"), std::string::npos);
+  const std::string error = read_error(device, Code::kBlankDisk);
+  EXPECT_EQ(error.find("--create"), std::string::npos) << "of no use to who only reads: " << error;
+  EXPECT_NE(advise_to_format(Error(Code::kBlankDisk, error)).message().find("--create"), std::string::npos);
 }
 
 TEST(Superblock, FormatThenReadGivesTheSameLayout) {
@@ -102,14 +104,19 @@ TEST(Superblock, ForeignDisksAreNamedAndLeftAlone) {
       {1024 + 56, "\x53\xef"sv, "ext2/3/4"}, {0, "XFSB"sv, "XFS"}, {0, "LUKS\xba\xbe"sv, "LUKS"},
       {0, "SQLite format 3\0"sv, "SQLite"}, {510, "\x55\xaa"sv, "MBR"}, {512, "EFI PART"sv, "GPT"},
       {0, "QFI\xfb"sv, "qcow2"}, {0x10040, "_BHRfS_M"sv, "Btrfs"}, {512, "LABELONE"sv, "LVM"},
-      {0, "dear diary, today\nit rained\n"sv, "text that begins \"dear diary, today\""},
+      {0, "dear diary, today\nit rained\n"sv, "holds text,"},
       {0, "\x01\x02\x03"sv, "unknown kind"}, {900'000, "x"sv, "unknown kind"},
   };
   for (const Case& one : cases) {
     MemoryDevice device = device_of(16_MiB);
     poke_text(device, one.offset, one.bytes);
     EXPECT_NE(read_error(device, Code::kForeignDisk).find(one.named), std::string::npos) << one.named;
-    EXPECT_TRUE(Superblock::format(device, {}).failed_with(Code::kForeignDisk)) << one.named;
+    // Whoever only reads is not told to format, and nobody is shown a piece of the content.
+    EXPECT_EQ(read_error(device, Code::kForeignDisk).find("--force"), std::string::npos) << one.named;
+    EXPECT_EQ(read_error(device, Code::kForeignDisk).find("diary"), std::string::npos) << one.named;
+    const auto refused = Superblock::format(device, {});
+    ASSERT_TRUE(refused.failed_with(Code::kForeignDisk)) << one.named;
+    EXPECT_NE(refused.error().message().find("--force"), std::string::npos) << one.named;
     EXPECT_EQ(device.stats().writes, 0u) << one.named;
     EXPECT_TRUE(Superblock::format(device, {.force = true})) << one.named;
     EXPECT_TRUE(Superblock::read(device)) << one.named;
