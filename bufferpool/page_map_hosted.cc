@@ -62,6 +62,10 @@ class HostedPageMap final : public PageMap {
     }
   }
 
+  bool has_reference_bits() const override { return false; }
+  void take_references(std::span<const PageId>, std::span<bool>) override { KELDA_ASSERT(false); }
+  void references_taken() override {}
+
  private:
   // Returns how many leading ranges are done whole. The call may stop early, also within a range (it says how many bytes
   // it has done), or be interrupted; doing a range again does no harm.
@@ -79,12 +83,6 @@ class HostedPageMap final : public PageMap {
     return done;
   }
 
- public:
-  bool has_reference_bits() const override { return false; }
-  void take_references(std::span<const PageId>, std::span<bool>) override { KELDA_ASSERT(false); }
-  void references_taken() override {}
-
- private:
   std::byte* base_;
   std::uint64_t size_bytes_;
   const bool batched_;

@@ -184,7 +184,6 @@ Result<> SocketConnection::write(std::span<const Bytes> pieces, runtime::TimeNs 
 
 void SocketConnection::finish_writing() { ::shutdown(socket_.get(), SHUT_WR); }
 
-// The kernel ends what is in flight: a receive with 0, a send with EPIPE.
 Connection::Presence SocketConnection::presence() {
   pollfd state{socket_.get(), POLLRDHUP, 0};
   if (shut_) return Presence::kGone;
@@ -193,6 +192,7 @@ Connection::Presence SocketConnection::presence() {
   return (state.revents & POLLRDHUP) != 0 ? Presence::kEnded : Presence::kThere;
 }
 
+// The kernel ends what is in flight: a receive with 0, a send with EPIPE.
 void SocketConnection::shut_down() {
   shut_ = true;
   ::shutdown(socket_.get(), SHUT_RDWR);
