@@ -2,9 +2,11 @@
 
 #include <mutex>
 
+#include "btree/freed_pages.h"
 #include "btree/ops.h"
 #include "btree/space_group.h"
 #include "common/assert.h"
+#include "common/planted_bug.h"
 #include "runtime/sync.h"
 
 namespace kelda::btree {
@@ -12,6 +14,7 @@ namespace kelda::btree {
 namespace {
 
 constexpr std::uint64_t kGroupPages = disk::kPagesPerSpaceMap;
+constexpr unsigned kDiscardPages = 4096;         // at once: 16 MiB
 constexpr std::uint64_t kLoadAhead = bufferpool::BufferPool::kMaxPrefetch;
 
 // Re-inserting what was removed may leave new pages half empty.
@@ -21,8 +24,9 @@ constexpr std::uint64_t promised_pages(std::int64_t bytes) {
 
 }  // namespace
 
-struct Space::Impl {
-  Impl(bufferpool::BufferPool& p, wal::Log& l, std::uint64_t pages) : pool(p), log(l), page_count(pages) {
+struct Space::Impl final : wal::CheckpointListener {
+  Impl(bufferpool::BufferPool& p, wal::Log& l, std::uint64_t pages)
+      : pool(p), log(l), page_count(pages), discards(p.can_discard()), freed_pages(pages) {
     const std::uint64_t group_count = (pages + kGroupPages - 1) / kGroupPages;
     groups.resize(group_count);
     reserve_pages = std::max<std::uint64_t>(64, pages / 100);
@@ -48,22 +52,31 @@ struct Space::Impl {
   bool may_take(std::uint64_t count, Use use) const;
   std::optional<PageId> take_one(PageId near);
   std::optional<PageId> take_run(std::uint32_t count);
-  void give_back(std::span<const PageId> pages);
+  // Returns how many pages wait for a checkpoint.
+  std::uint64_t give_back(std::span<const PageId> pages, bool freed);
+  bool discard_some();
+  void checkpoint_starts() override;
+  void checkpoint_done() override;
   Error full() const;
 
   bufferpool::BufferPool& pool;
   wal::Log& log;
   const std::uint64_t page_count;
+  const bool discards;  // the device can
   std::uint64_t reserve_pages;
 
   runtime::Mutex growing;  // held while maps are read or formatted
   std::atomic<bool> loaded{false};
   std::atomic<std::int64_t> promised_bytes{0};
+  runtime::Mutex discarding;  // held while pages are claimed for it
+  runtime::Event discard_wanted;
 
   mutable runtime::SpinLatch latch;  // guards what follows
   std::vector<std::unique_ptr<SpaceGroup>> groups;
   std::uint64_t formatted = 0;  // groups [0, formatted) exist on disk and in memory
   std::atomic<std::uint64_t> free_pages;  // read without the latch by check_promise()
+  FreedPages freed_pages;
+  bool discard_in_flight = false;
   std::uint64_t run_group = 0;  // where the last run was found
   PageId hints[runtime::Core::kMaxCores] = {};  // where each core took its last page
 };
@@ -73,6 +86,7 @@ Result<std::unique_ptr<Space>> Space::create(bufferpool::BufferPool& pool, wal::
   std::unique_ptr<Space> space(new Space);
   space->page_count_ = layout.page_count;
   space->impl_ = std::make_unique<Impl>(pool, log, layout.page_count);
+  if (space->impl_->discards) log.set_checkpoint_listener(*space->impl_);
   return space;
 }
 
@@ -182,15 +196,23 @@ Result<PageId> Space::allocate(Use use, PageId near) {
   PageId& hint = impl_->hints[runtime::Core::current().index() % runtime::Core::kMaxCores];
   for (;;) {
     std::uint64_t formatted;
+    bool discard_in_flight;
     {
       std::scoped_lock hold(impl_->latch);
       if (!impl_->may_take(1, use)) return impl_->full();
       if (const auto page = impl_->take_one(near == kNoPage ? hint : near)) {
         --impl_->free_pages;
+        if (!planted(Bug::kReusedPageDiscarded)) impl_->freed_pages.remove(*page);
         hint = *page;
         return *page;
       }
       formatted = impl_->formatted;
+      discard_in_flight = impl_->discard_in_flight;
+    }
+    // What is being discarded is free, and can be had in a moment.
+    if (discard_in_flight) {
+      std::scoped_lock ended(impl_->discarding);
+      continue;
     }
     TRY(impl_->format_next(formatted));
   }
@@ -210,7 +232,10 @@ Result<std::vector<PageId>> Space::allocate_run(std::uint32_t count, Use use) {
       if (!impl_->may_take(count, use)) return impl_->full();
       if (const auto first = impl_->take_run(count)) {
         impl_->free_pages -= count;
-        for (std::uint64_t i = 0; i < count; ++i) pages.push_back(PageId(first->value + i));
+        for (std::uint64_t i = 0; i < count; ++i) {
+          pages.push_back(PageId(first->value + i));
+          if (!planted(Bug::kReusedPageDiscarded)) impl_->freed_pages.remove(pages.back());
+        }
         return pages;
       }
       formatted = impl_->formatted;
@@ -242,7 +267,7 @@ Result<bool> Space::claim_fixed(PageId page) {
   return !test_bit(map.data(), bit_of(page));
 }
 
-void Space::Impl::give_back(std::span<const PageId> pages) {
+std::uint64_t Space::Impl::give_back(std::span<const PageId> pages, bool freed) {
   std::scoped_lock hold(latch);
   for (const PageId page : pages) {
     if (page.value < kFirstFreePage) continue;
@@ -250,15 +275,66 @@ void Space::Impl::give_back(std::span<const PageId> pages) {
     KELDA_ASSERT(group.test(bit_of(page)));
     group.clear(bit_of(page));
     ++free_pages;
+    if (freed && discards) freed_pages.add(page);
   }
+  return freed_pages.waiting();
 }
 
-void Space::cancel(std::span<const PageId> pages) { impl_->give_back(pages); }
+void Space::cancel(std::span<const PageId> pages) { (void)impl_->give_back(pages, false); }
 
 void Space::freed(std::span<const PageId> pages) {
+  impl_->pool.drop(pages);
   // Before the maps were read there is nothing to correct: they will be read with the bits cleared.
-  if (impl_->loaded.load(std::memory_order_acquire)) impl_->give_back(pages);
+  if (!impl_->loaded.load(std::memory_order_acquire)) return;
+  if (impl_->give_back(pages, true) >= kWorthACheckpoint) impl_->discard_wanted.set();
 }
+
+// ---- what the device may forget ----
+
+void Space::Impl::checkpoint_starts() {
+  std::scoped_lock hold(latch);
+  freed_pages.checkpoint_starts();
+}
+
+void Space::Impl::checkpoint_done() {
+  {
+    std::scoped_lock hold(latch);
+    freed_pages.checkpoint_done();
+  }
+  discard_wanted.set();
+}
+
+bool Space::Impl::discard_some() {
+  std::scoped_lock one_at_a_time(discarding);
+  std::vector<PageId> pages;
+  {
+    std::scoped_lock hold(latch);
+    const auto run = freed_pages.take_run(kDiscardPages);
+    if (!run) return false;
+    for (unsigned i = 0; i < run->page_count; ++i) {
+      pages.push_back(PageId(run->first.value + i));
+      groups[pages.back().value / kGroupPages]->claim(bit_of(pages.back()));
+    }
+    discard_in_flight = true;
+  }
+  pool.discard(pages);
+  std::scoped_lock hold(latch);
+  for (const PageId page : pages) groups[page.value / kGroupPages]->clear(bit_of(page));
+  discard_in_flight = false;
+  return true;
+}
+
+bool Space::discard_some() {
+  bufferpool::require_no_latch();
+  return impl_->discard_some();
+}
+
+std::uint64_t Space::waiting_for_discard() const {
+  std::scoped_lock hold(impl_->latch);
+  return impl_->freed_pages.waiting();
+}
+
+runtime::Event& Space::discard_wanted() { return impl_->discard_wanted; }
 
 void Space::promise(std::int64_t bytes) { impl_->promised_bytes.fetch_add(bytes, std::memory_order_relaxed); }
 

@@ -13,6 +13,9 @@
 //  S1. A group is formatted only after all groups below it: the first unformatted one ends what load() reads.
 //  S2. A bit in memory is set if the bit on the page is set, or the page is claimed. (The page follows the memory.)
 //  S3. Pages below kFirstFreePage are never handed out: maps and fixed roots (BTree::ensure_at).
+//  S4. A freed page leaves the pool unwritten before it can be handed out again.
+//  S5. A page is discarded on the device only while it is claimed for that, was free all the time since a checkpoint
+//      began that has ended well, and so is referred to by no record from the redo point on (docs/architecture.md).
 #pragma once
 
 #include <memory>
@@ -22,6 +25,7 @@
 #include "bufferpool/buffer_pool.h"
 #include "common/result.h"
 #include "disk/layout.h"
+#include "runtime/sync.h"
 #include "wal/log.h"
 
 namespace kelda::btree {
@@ -44,13 +48,23 @@ class Space {
   // Claims a fixed page (below kFirstFreePage) for a root. False: it is in use already.
   Result<bool> claim_fixed(PageId page);
   void cancel(std::span<const PageId> pages);
-  // The record that frees them was appended.
+  // The record that frees them was appended. Their content is needed by nobody: the pool drops it.
   void freed(std::span<const PageId> pages);
   // Space that an open transaction may need back if it is rolled back; negative when it ends.
   void promise(std::int64_t bytes);
   // Before removing up to `bytes`: kNoSpace when what is free could not take back all that open transactions removed.
   // Never for the first of them, so that removing in small transactions always goes on.
   Result<> check_promise(std::size_t bytes) const;
+
+  // Gives one run of pages, freed before the last checkpoint began, back to the device, and waits for it. False: there is
+  // none. No latch may be held.
+  bool discard_some();
+  // Freed pages that the next checkpoint would make ready for that. 0 where the device cannot discard.
+  std::uint64_t waiting_for_discard() const;
+  static constexpr std::uint64_t kWorthACheckpoint = 1024;
+  // Set when there is something to discard, or enough waits for a checkpoint that one is worth it
+  // (kWorthACheckpoint).
+  runtime::Event& discard_wanted();
 
   // In use or claimed. For a quiet database.
   bool in_use(PageId page) const;

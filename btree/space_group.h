@@ -32,6 +32,9 @@ class SpaceGroup {
     longest_run_ = kBits;
   }
 
+  // Takes one that is free.
+  void claim(unsigned bit) { set(bit); }
+
   // Takes the first free bit at or after `from`, else the first of all.
   std::optional<unsigned> take(unsigned from) {
     if (free_ == 0) return std::nullopt;

@@ -56,8 +56,7 @@ class MergeStep {
       NodeRef sibling{parent.child(to_right ? index + 1 : index - 1), 0};
       if (!validate(env_, path_.parent)) return Outcome::kRestart;
       if (!env_.pool.optimistic_begin(sibling.page, sibling.version)) {
-        TRY(env_.pool.make_resident(sibling.page));
-        return Outcome::kRestart;
+        return make_resident(sibling.page, path_.parent);
       }
       const Pair pair = to_right ? Pair{path_.node, sibling, index + 1} : Pair{sibling, path_.node, index};
       const bool worth = worth_merging(view_of(env_, pair.left), view_of(env_, pair.right));
@@ -72,8 +71,7 @@ class MergeStep {
     NodeRef only{view_of(env_, path_.node).child(0), 0};
     if (!validate(env_, path_.node)) return Outcome::kRestart;
     if (!env_.pool.optimistic_begin(only.page, only.version)) {
-      TRY(env_.pool.make_resident(only.page));
-      return Outcome::kRestart;
+      return make_resident(only.page, path_.node);
     }
     SpaceStep space(env_.pool, {&only.page, 1}, false);
     TRY(space.prepare());
@@ -98,6 +96,13 @@ class MergeStep {
   }
 
  private:
+  // A page that was freed meanwhile may not be readable any more: nobody points to it then.
+  Result<Outcome> make_resident(PageId page, const NodeRef& parent) {
+    auto resident = env_.pool.make_resident(page);
+    if (!resident && validate(env_, parent)) return std::move(resident).error();
+    return Outcome::kRestart;
+  }
+
   Lsn append(std::vector<wal::PageChange>& changes, const SpaceStep& space) {
     space.add_to(changes);
     return env_.log.append(reservation_, nullptr, {.changes = changes, .undo = {}, .undo_next = {}, .count = {}});

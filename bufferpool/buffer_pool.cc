@@ -92,13 +92,9 @@ void BufferPool::drop(std::span<const PageId> pages) {
   for (PageId page : pages) {
     KELDA_ASSERT(page.value < page_count_);
     StateWord& word_of_page = states_[page.value];
-    for (;;) {
-      std::uint64_t word = word_of_page.load(std::memory_order_acquire);
-      if ((word & kResident) == 0 && (word & kExclusive) == 0) break;
-      if (is_latched(word)) {
-        impl_->waiters.wait(word_of_page, page, kExclusive | kSharedMask);
-        continue;
-      }
+    std::uint64_t word = word_of_page.load(std::memory_order_acquire);
+    // Also a copy of it that is going out: the page stays latched for no longer than the change of the word.
+    while ((word & kResident) != 0 && !is_latched(word)) {
       if (!word_of_page.compare_exchange_weak(word, (word & ~kDirty) | kExclusive | kMarked, std::memory_order_acquire)) continue;
       if ((word & kDirty) != 0) Impl::count(impl_->counters.dirty, -1);
       latch_taken(base_, page, LatchOrder::kAnyTime);
@@ -107,6 +103,14 @@ void BufferPool::drop(std::span<const PageId> pages) {
     }
   }
 }
+
+void BufferPool::discard(std::span<const PageId> pages) {
+  require_no_latch();
+  drop(pages);
+  impl_->store.forget(pages);
+}
+
+bool BufferPool::can_discard() const { return impl_->store.can_forget(); }
 
 Error BufferPool::Impl::fail(Error error) {
   if (error.code() != Code::kFailed) {

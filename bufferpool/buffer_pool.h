@@ -104,8 +104,13 @@ class BufferPool {
   void read_ahead(std::span<const PageId> pages);
   // Makes sure that `pages` frames can be taken without waiting soon: call before latching when many are needed.
   Result<> reserve_frames(std::uint64_t count);
-  // Forgets pages that were freed: no write-back, first to be evicted. Waits for their latches.
+  // Forgets pages that were freed: no write-back, first to be evicted. Never waits, so any latch may be held: a page that
+  // somebody has latched is passed over (a reader that came too late, a copy that goes out) and will be written once more.
   void drop(std::span<const PageId> pages);
+  // Drops them, and tells the store that their content is no longer needed: PageStore::forget(), whose contract the caller
+  // keeps. Waits for the device. No latch may be held.
+  void discard(std::span<const PageId> pages);
+  bool can_discard() const;
 
   // Writes every page that is dirty when called, in batches, and syncs the store: afterwards all changes with an LSN
   // below the one current at the call are durable in the page area. Paced by max_pages_per_s (0: as fast as the device).

@@ -51,6 +51,7 @@ constexpr std::array kNames = std::to_array<std::string_view>({
     "space_map_bit_not_logged",
     "free_page_freed_again",
     "split_takes_its_own_page",
+    "reused_page_discarded",
     "reads_foreign_leaf",
     "frees_not_finished",
     "locks_before_commit_record",

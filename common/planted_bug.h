@@ -58,6 +58,7 @@ enum class Bug : std::uint8_t {
   kSpaceMapBitNotLogged,     // an allocation is not in the log
   kFreePageFreedAgain,       // a step that frees does not look whether the page is in use
   kSplitTakesItsOwnPage,     // a split does not look whether the map gave it a page that it holds
+  kReusedPageDiscarded,      // a freed page that is in use again is still given back to the device
   kReadsForeignLeaf,         // a point read does not look whether the leaf is its key's
   kFreesNotFinished,         // what a large commit frees is not worked off after a crash
   // engine/

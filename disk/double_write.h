@@ -26,6 +26,7 @@ class DoubleWriteStore final : public PageStore {
   Result<> write(std::span<const PageWrite> batch) override;
   Result<> sync() override { return flush(); }
   void forget(std::span<const PageId> pages) override;
+  bool can_forget() const override { return device_.info().has_discard; }
   const Layout& layout() const override { return layout_; }
   Result<RepairReport> repair() override;
   std::uint64_t copy_areas() const override;

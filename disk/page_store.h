@@ -41,6 +41,8 @@ class PageStore {
   // Told that the pages' content is no longer needed (a hint: discard). The caller must have made their being free
   // durable, and must not write them again before this returns. Returns when the device is done; errors are dropped.
   virtual void forget(std::span<const PageId> pages) = 0;
+  // False: forget() does nothing.
+  virtual bool can_forget() const { return false; }
   virtual const Layout& layout() const = 0;
 
   // For scrubbing: where the store keeps copies of its own, in areas of copy_area_bytes() each. check: kCorrupt says what

@@ -7,6 +7,8 @@ namespace kelda::engine {
 
 namespace {
 constexpr std::uint32_t kPagesPerStep = 64;
+constexpr runtime::TimeNs kQuietNs = 1'000'000'000;
+constexpr int kMostQuietRounds = 30;
 }
 
 Result<> DatabaseImpl::start_background() {
@@ -31,6 +33,7 @@ Result<> DatabaseImpl::spawn_background(runtime::Core& core) {
   TRY(start("frames", [](DatabaseImpl& db) { db.pool_->provide_frames(); }));
   TRY(start("checkpoint", [](DatabaseImpl& db) { db.log_->checkpoint_loop(); }));
   TRY(start("scrub", [](DatabaseImpl& db) { db.scrubber_->run(); }));
+  TRY(start("discard", [](DatabaseImpl& db) { db.discard_loop(); }));
   return start("reclaim", [](DatabaseImpl& db) { db.reclaim_loop(); });
 }
 
@@ -41,6 +44,8 @@ void DatabaseImpl::stop_background() {
   log_->stop();
   if (scrubber_ != nullptr) scrubber_->stop();
   reclaim_wanted_.set();
+  stop_wanted_.set();
+  space_->discard_wanted().set();
   if (background_thread_.joinable()) {
     background_thread_.join();
   } else {
@@ -86,6 +91,30 @@ void DatabaseImpl::reclaim_loop() {
     std::scoped_lock guard(entries_mutex_);
     dropped_.pop_front();
   }
+}
+
+// Much that was freed is worth a checkpoint of its own, so that a file on a thin host becomes small again when nobody
+// writes; but not while more is being freed.
+void DatabaseImpl::discard_loop() {
+  runtime::Event& wanted = space_->discard_wanted();
+  while (!stopping_) {
+    wanted.wait();
+    wanted.reset();
+    std::uint64_t before = 0;
+    for (int round = 0; round < kMostQuietRounds && !stopping_; ++round) {
+      const std::uint64_t waiting = space_->waiting_for_discard();
+      if (waiting == before || waiting < btree::Space::kWorthACheckpoint) break;
+      before = waiting;
+      stop_wanted_.wait_until(runtime::now_ns() + kQuietNs);
+    }
+    if (stopping_) return;
+    if (space_->waiting_for_discard() >= btree::Space::kWorthACheckpoint && !log_->checkpoint()) return;
+    while (!stopping_ && space_->discard_some()) runtime::Core::current().yield();
+  }
+}
+
+void DatabaseImpl::discard_freed(runtime::TimeNs deadline_ns) {
+  while (runtime::now_ns() < deadline_ns && space_->discard_some()) runtime::Core::current().yield();
 }
 
 Result<> DatabaseImpl::reclaim(TreeRef ref) {

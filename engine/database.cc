@@ -163,7 +163,11 @@ std::uint64_t DatabaseImpl::count(Tree tree) const {
   return count < 0 ? 0 : static_cast<std::uint64_t>(count);
 }
 
-Result<> DatabaseImpl::checkpoint() { return log_->checkpoint(); }
+Result<> DatabaseImpl::checkpoint() {
+  TRY(log_->checkpoint());
+  discard_freed(runtime::kNever);
+  return {};
+}
 
 Result<> DatabaseImpl::health() const {
   TRY(pool_->health());
@@ -208,7 +212,11 @@ Result<> DatabaseImpl::close() {
   if (open != 0) return Error(Code::kBusy, std::to_string(open) + " transactions are open");
   stop_background();
   closed_ = true;
-  return log_->checkpoint(true);
+  TRY(log_->checkpoint(true));
+  // A hint: what is left keeps its place on the device until it is used again.
+  constexpr runtime::TimeNs kLongestDiscardNs = 2'000'000'000;
+  discard_freed(runtime::now_ns() + kLongestDiscardNs);
+  return {};
 }
 
 DatabaseImpl::~DatabaseImpl() { stop_background(); }

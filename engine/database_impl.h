@@ -3,8 +3,8 @@
 // Contract: see include/kelda/kelda.h. Order of locks: tree locks and key locks (lock_table.h) before any latch; the
 // entries mutex is taken alone.
 //
-// Background fibers: the pool's provider of frames, the log's checkpoint loop, the scrubber, and the reclaimer that frees the
-// pages of dropped trees. They run on the core that opened the database, or on a thread of their own when that core serves
+// Background fibers: the pool's provider of frames, the log's checkpoint loop, the scrubber, the reclaimer that frees the
+// pages of dropped trees, and what gives freed pages back to the device. They run on the core that opened the database, or on a thread of their own when that core serves
 // nobody (an embedding program's thread).
 #pragma once
 
@@ -119,6 +119,9 @@ class DatabaseImpl final : public Database {
   Result<> spawn_background(runtime::Core& core);
   void stop_background();
   void reclaim_loop();
+  void discard_loop();
+  // What a checkpoint made ready for it goes back to the device.
+  void discard_freed(runtime::TimeNs deadline_ns);
   Result<> reclaim(TreeRef ref);
 
   std::unique_ptr<blockdev::BlockDevice> device_;
@@ -146,6 +149,7 @@ class DatabaseImpl final : public Database {
 
   std::atomic<bool> stopping_{false};
   runtime::Event reclaim_wanted_;
+  runtime::Event stop_wanted_;  // ends pauses
   runtime::Completion background_;
   std::thread background_thread_;
   bool closed_ = false;

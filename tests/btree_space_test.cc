@@ -231,6 +231,90 @@ TEST(BtreeSpace, LargeDiskIsOpenedLazily) {
   EXPECT_LT((*db)->space->stats().used_pages, 10'000u);
 }
 
+// ---- what the device may forget ----
+
+TEST(BtreeSpace, DiscardWaitsForTheCheckpointAndFreedPagesAreNotWritten) {
+  auto disk = new_disk();
+  auto db = Db::open(*disk);
+  ASSERT_OK(db);
+  BTree tree = (*db)->tree();
+  const std::string value(100'000, 'v');
+  const auto change = [&](int from, int to, bool removes) {
+    for (int i = from; i < to; ++i) {
+      Txn txn(**db);
+      if (removes) {
+        ASSERT_TRUE(*tree.remove(txn.txn, as_bytes(numbered("k", i))));
+      } else {
+        ASSERT_OK(tree.put(txn.txn, as_bytes(numbered("k", i)), as_bytes(value)));
+      }
+      ASSERT_OK(txn.commit());
+    }
+  };
+  change(0, 20, false);
+  ASSERT_OK((*db)->log->checkpoint());
+  change(0, 10, true);
+  EXPECT_GE((*db)->space->waiting_for_discard(), 250u);
+  EXPECT_FALSE((*db)->space->discard_some()) << "a redo may still need them";
+  change(20, 40, false);  // dirty, and of no use
+  change(20, 40, true);
+  const std::uint64_t written = (*db)->pool->stats().pages_written;
+  ASSERT_OK((*db)->log->checkpoint());
+  EXPECT_LT((*db)->pool->stats().pages_written - written, 50u) << "500 pages were filled and freed again";
+  EXPECT_EQ(disk->stats().discards, 0u);
+  int runs = 0;
+  while ((*db)->space->discard_some()) ++runs;
+  EXPECT_GT(runs, 0);
+  EXPECT_GT(disk->stats().discards, 0u);
+  EXPECT_EQ((*db)->space->waiting_for_discard(), 0u);
+  ASSERT_OK((*db)->check());
+  for (int i = 10; i < 20; ++i) {
+    std::string read;
+    ASSERT_TRUE(*tree.lookup(as_bytes(numbered("k", i)), read) && read == value) << i;
+  }
+}
+
+// Values come and go, their pages are used again and again; the power fails at any time, and nothing that counts is gone.
+TEST(BtreeSpace, DiscardTakesNothingThatIsInUse) {
+  for (unsigned seed = 1; seed <= 6; ++seed) {
+    std::mt19937_64 random(seed);
+    auto disk = new_disk(24_MiB, 4_MiB);
+    std::map<std::string, std::string> model;
+    std::uint64_t discards = 0;
+    for (int life = 0; life < 3; ++life) {
+      auto db = Db::open(*disk, {.frames = 512});
+      ASSERT_OK(db);
+      BTree tree = (*db)->tree();
+      for (int i = 0; i < 150; ++i) {
+        const std::string key = numbered("k", static_cast<int>(random() % 30));
+        Txn txn(**db);
+        if (random() % 3 == 0) {
+          ASSERT_OK(tree.remove(txn.txn, as_bytes(key)));
+          ASSERT_OK(txn.commit_durably());
+          model.erase(key);
+        } else {
+          const std::string value(1 + random() % 200'000, static_cast<char>('a' + random() % 26));
+          ASSERT_OK(tree.put(txn.txn, as_bytes(key), as_bytes(value)));
+          if (random() % 8 == 0) {
+            ASSERT_OK(txn.roll_back());
+          } else {
+            ASSERT_OK(txn.commit_durably());
+            model[key] = value;
+          }
+        }
+        if (random() % 20 == 0) ASSERT_OK((*db)->log->checkpoint());
+        if (random() % 4 == 0) (void)(*db)->space->discard_some();
+      }
+      ASSERT_OK((*db)->check());
+      ASSERT_TRUE(*(*db)->contents() == model) << "seed " << seed << ", life " << life;
+      discards += disk->stats().discards;
+      auto next = disk->crash(blockdev::Survival::kNone);
+      db->reset();
+      disk = std::move(next);
+    }
+    EXPECT_GT(discards, 20u);
+  }
+}
+
 TEST(BtreeSpace, CheckNamesWhatIsWrong) {
   auto disk = new_disk();
   auto db = Db::open(*disk);

@@ -206,6 +206,29 @@ Result<> drop(Session& s) {
   return s.db().checkpoint();
 }
 
+// Pages that are freed, discarded, and used again, with a transaction open that may want its own back.
+Result<> discard(Session& s) {
+  auto open = s.begin();
+  TRY(open.put("v", key_of(1), "never"));
+  TRY(s.put("v", key_of(0), "short now"));
+  auto unsure = s.begin();
+  TRY(unsure.put("v", key_of(2), "short too"));
+  (void)TRY(unsure.commit_no_wait());
+  TRY(s.db().checkpoint());  // discards what it covers
+  TRY(s.put("v", "takes them again", text(4, 100'000)));
+  TRY(s.db().checkpoint());
+  TRY(open.roll_back());
+  TRY(s.drop_tree("v"));
+  s.rest();
+  return s.db().checkpoint();
+}
+
+Result<> long_values(Session& s) {
+  TRY(s.make_tree("v"));
+  TRY(fill(s, "v", 0, 3, 100'000));
+  return s.db().checkpoint();
+}
+
 // Pages far from each other, so that each is a write of its own; more batches than the double-write area has slots.
 Result<> many_trees(Session& s) {
   for (int i = 0; i < 6; ++i) {
@@ -293,6 +316,8 @@ const Script kScripts[] = {
      .least_operations = 43, .least_states = 970},
     {.name = "clear and drop", .prepare = to_be_dropped, .body = drop,
      .least_operations = 27, .least_states = 81},
+    {.name = "discard", .prepare = long_values, .body = discard,
+     .least_operations = 20, .least_states = 60},
     {.name = "double write", .prepare = many_trees, .body = double_write,
      .least_operations = 78, .least_states = 254},
     {.name = "clean shutdown", .prepare = two_trees, .body = shutdown,

@@ -63,6 +63,7 @@ BUGS = {
     "space_map_bit_not_logged": [(CRASH, "Complete/*/leafsplit"), ("btree", "BtreeCrash.*")],
     "free_page_freed_again": [("btree", "BtreeDamage.*")],
     "split_takes_its_own_page": [("btree", "BtreeDamage.*")],
+    "reused_page_discarded": [("btree", "BtreeSpace.*Discard*"), (CRASH, "Complete/*/discard")],
     "reads_foreign_leaf": [("btree", "BtreeDamage.*")],
     "frees_not_finished": [("btree", "BtreeSpace.Frees*")],
     "locks_before_commit_record": [("engine", "Engine.*")],

@@ -41,6 +41,8 @@ void Log::checkpoint_loop() {
   writer.wait();
 }
 
+void Log::set_checkpoint_listener(CheckpointListener& listener) { impl_->checkpoint_listener = &listener; }
+
 void Log::stop() {
   impl_->stopping.store(true, std::memory_order_relaxed);
   impl_->checkpoint_wanted.set();

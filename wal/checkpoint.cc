@@ -64,6 +64,7 @@ Result<> Checkpointer::checkpoint_and_close() {
 }
 
 Result<> Checkpointer::checkpoint(bool clean_shutdown) {
+  if (log_.checkpoint_listener != nullptr) log_.checkpoint_listener->checkpoint_starts();
   Counts counts;
   const Lsn start = TRY(append_start(counts));
   TRY(append_counts(start, counts));
@@ -146,6 +147,7 @@ Result<> Checkpointer::finish(Lsn start, Lsn end, bool clean_shutdown) {
                                                      .batch_sequence = place.sequence,
                                                      .clean = clean_shutdown}));
   log_.space.free_before(place.position);
+  if (log_.checkpoint_listener != nullptr) log_.checkpoint_listener->checkpoint_done();
   done_.fetch_add(1, std::memory_order_relaxed);
   return {};
 }

@@ -108,6 +108,16 @@ class RecoveryHandler {
   virtual Result<bool> page_in_use(PageId page) { return page != kNoPage; }
 };
 
+// Told when a checkpoint starts (before its redo point is chosen, so that what was appended before lies below it) and when
+// it has ended well: the new redo point is durable. In the fiber that takes the checkpoint; must not wait. Not called for
+// one that failed.
+class CheckpointListener {
+ public:
+  virtual ~CheckpointListener() = default;
+  virtual void checkpoint_starts() = 0;
+  virtual void checkpoint_done() = 0;
+};
+
 struct RecoveryReport {
   bool was_clean = true;
   std::uint64_t log_bytes = 0, records = 0, redone_changes = 0, committed_txns = 0, undone_txns = 0, undone_entries = 0;
@@ -122,6 +132,8 @@ class Log final : public bufferpool::WriteBarrier {
                                              bufferpool::BufferPool& pool, const LogOptions& options);
   ~Log();
 
+  // One, before the first checkpoint; it lives as long as checkpoints may be taken.
+  void set_checkpoint_listener(CheckpointListener& listener);
   // Once, before anything is appended: scans, redoes, undoes, then takes a checkpoint. Idempotent; may be interrupted
   // at any I/O. kCorrupt when the log is damaged before its end (a batch does not verify but a later one does).
   // `progress` is called about once a second.

@@ -49,6 +49,7 @@ struct Log::Impl {
   GroupFlush flush;
   TxnTable txns;
   Checkpointer checkpointer;
+  CheckpointListener* checkpoint_listener = nullptr;
 
   bool recovered = false;             // before: nothing can be reserved but by recovery itself
   Purpose checkpoint_purpose = Purpose::kCheckpoint;
