@@ -97,12 +97,13 @@ class BlockDevice {
 
 struct OpenOptions {
   bool read_only = false;
-  // Hosted, for a file that does not exist: create it sparse with this size. 0: must exist.
+  // Hosted, for a file that does not exist or is empty: its size, sparse. 0: it must be there. A file that was created so and
+  // to which nothing was written goes with the device.
   std::uint64_t create_bytes = 0;
 };
 
 // Opens `name`: hosted a path of a file or block device (locked against a second process: kBusy), bare /dev/vdX.
-// Errors: kNotFound, kInvalidArgument (a directory, no permission), kTooSmall (empty), kBusy, kIo; each says what to do.
+// Errors: kNotFound, kInvalidArgument (a directory, no permission), kTooSmall (empty), kBusy, kNoSpace, kIo; each says what to do.
 Result<std::unique_ptr<BlockDevice>> open(const std::string& name, OpenOptions options = {});
 
 }  // namespace kelda::blockdev

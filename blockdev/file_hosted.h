@@ -1,10 +1,11 @@
-// A file or block device of Linux as the place where blocks are: opening, locking, and what it can do.
+// A file or block device of Linux as the place where blocks are: what was taken (DiskClaim), and what it can do.
 #pragma once
 
 #include <memory>
 #include <string>
 
 #include "blockdev/blockdev.h"
+#include "blockdev/disk_claim_hosted.h"
 #include "common/result.h"
 
 namespace kelda::blockdev {
@@ -14,35 +15,26 @@ class DiskFile {
  public:
   // As blockdev::open().
   static Result<std::unique_ptr<DiskFile>> open(const std::string& path, const OpenOptions& options);
-  ~DiskFile();
-  DiskFile(const DiskFile&) = delete;
-  DiskFile& operator=(const DiskFile&) = delete;
 
   int fd() const { return fd_; }
-  bool is_block_device() const { return block_device_; }
-  bool is_direct() const { return direct_; }  // O_DIRECT
+  bool is_block_device() const { return claim_->is_block_device(); }
+  bool is_direct() const { return claim_->is_direct(); }  // O_DIRECT
   // The disk below makes single writes durable by itself, and the filesystem asks it to, for RWF_DSYNC. Otherwise a durable
   // write is a write and an fdatasync.
   bool disk_has_fua() const { return disk_has_fua_; }
   const DeviceInfo& info() const { return info_; }
 
  private:
-  DiskFile(const std::string& path, const OpenOptions& options);
-  Result<> open_fd();
-  Result<> create_fd(int flags);
-  Result<> take_lock();
-  Result<> try_lock();
+  explicit DiskFile(const std::string& path) : path_(path) {}
   Result<> probe();
   Result<> probe_block_device();
   Result<> probe_file(std::uint64_t size_bytes);
   std::string no_access(int error) const;
 
   std::string path_;
-  OpenOptions options_;
+  std::unique_ptr<DiskClaim> claim_;
   DeviceInfo info_;
-  int fd_ = -1;
-  bool block_device_ = false;
-  bool direct_ = true;
+  int fd_ = -1;  // the claim's
   bool disk_has_fua_ = false;
 };
 

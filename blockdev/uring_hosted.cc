@@ -76,8 +76,9 @@ HostedDevice::HostedDevice(std::unique_ptr<DiskFile> file)
   info_.driver = ring ? "io_uring" : "pread";
   if (!file_->is_direct()) info_.driver += ", buffered";
   if (!ring) {
-    std::fprintf(stderr, "kelda: %s: io_uring is not available here (forbidden or too old a kernel): "
-                 "using threads that block in pread and pwrite, which is slower\n", info_.name.c_str());
+    const auto again = runtime::Ring::create();
+    std::fprintf(stderr, "kelda: %s: io_uring is not available here (%s): using threads that block in pread and pwrite, "
+                 "which is slower\n", info_.name.c_str(), again ? "not when this core started" : again.error().message().c_str());
   }
 }
 

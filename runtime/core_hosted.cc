@@ -100,8 +100,6 @@ Ring* Ring::of(Core& core) {
 }
 
 Result<std::unique_ptr<CoreBackend>> make_hosted_backend() {
-  const char* choice = std::getenv("KELDA_IO_URING");
-  if (choice != nullptr && std::strcmp(choice, "off") == 0) return std::make_unique<FutexBackend>();
   Result<std::unique_ptr<Ring>> ring = Ring::create();
   if (!ring) return std::make_unique<FutexBackend>();
   const int wake_fd = eventfd(0, EFD_CLOEXEC);

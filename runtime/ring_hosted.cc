@@ -1,6 +1,9 @@
 #include "runtime/ring_hosted.h"
 
+#include <sys/resource.h>
+
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -25,9 +28,28 @@ constexpr unsigned kFlagChoices[] = {
 // The kernel's promises that the loop is built on: waiting with a time-out (5.11) and no lost completions (5.5).
 constexpr unsigned kNeeded = IORING_FEAT_EXT_ARG | IORING_FEAT_NODROP;
 
+// Linux takes a ring's memory from what the user may lock, unless it is root.
+std::string locked_memory_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return "";
+  return ", with a limit of " + std::to_string(limit.rlim_cur / 1024) + " KiB on memory that may be locked (ulimit -l): raise it";
+}
+
+std::string reason_of(int error) {
+  switch (error) {
+    case EPERM:
+    case EACCES: return "it is forbidden, by sysctl kernel.io_uring_disabled or by a container's system call filter";
+    case ENOSYS: return "this kernel has none, or a container's system call filter hides it";
+    case ENOMEM: return "not enough memory for it" + locked_memory_limit();
+    default: return std::strerror(error);
+  }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Ring>> Ring::create() {
+  const char* choice = std::getenv("KELDA_IO_URING");
+  if (choice != nullptr && std::strcmp(choice, "off") == 0) return Error(Code::kUnsupported, "KELDA_IO_URING=off");
   std::unique_ptr<Ring> ring(new Ring());
   int error = 0;
   for (unsigned flags : kFlagChoices) {
@@ -37,12 +59,12 @@ Result<std::unique_ptr<Ring>> Ring::create() {
     error = io_uring_queue_init_params(kSubmissionEntries, &ring->ring_, &params);
     if (error == 0) {
       ring->open_ = true;
-      if ((params.features & kNeeded) != kNeeded) return Error(Code::kUnsupported, "io_uring of this kernel is too old");
+      if ((params.features & kNeeded) != kNeeded) return Error(Code::kUnsupported, "this kernel's is too old");
       return ring;
     }
     if (error != -EINVAL) break;
   }
-  return Error(Code::kUnsupported, std::string("io_uring: ") + std::strerror(-error));
+  return Error(Code::kUnsupported, reason_of(-error));
 }
 
 Ring::~Ring() {

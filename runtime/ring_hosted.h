@@ -25,7 +25,8 @@ struct UringOp {
 
 class Ring {
  public:
-  // kUnsupported where the kernel forbids or lacks io_uring.
+  // kUnsupported where the kernel forbids or lacks io_uring, where there is not enough memory for a ring, and where
+  // KELDA_IO_URING=off; the message says which, as the end of "io_uring is not available: ".
   static Result<std::unique_ptr<Ring>> create();
   // The ring of this core; null where io_uring is not available (or the core is not a hosted one).
   static Ring* of(Core& core);

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "blockdev/disk_claim_hosted.h"
 #include "runtime/ring_hosted.h"
 #include "tests/blockdev_file_testing.h"
 
@@ -40,11 +41,42 @@ TEST_P(FileDevice, ReadsBackWhatWasWritten) {
 }
 
 TEST_P(FileDevice, CreatesSparse) {
-  in_fiber([&] { make(1_GiB); });
-  struct stat what;
-  ASSERT_EQ(stat(path_.c_str(), &what), 0);
-  EXPECT_EQ(what.st_size, static_cast<off_t>(1_GiB));
-  EXPECT_LT(what.st_blocks, 64);
+  in_fiber([&] {
+    auto device = make(1_GiB);
+    struct stat what;
+    ASSERT_EQ(stat(path_.c_str(), &what), 0);
+    EXPECT_EQ(what.st_size, static_cast<off_t>(1_GiB));
+    EXPECT_LT(what.st_blocks, 64);
+    EXPECT_EQ(what.st_mode & 07777, 0600u);
+  });
+}
+
+TEST_P(FileDevice, WhatWasCreatedAndNeverWrittenGoesAgain) {
+  in_fiber([&] {
+    make().reset();
+    EXPECT_FALSE(std::filesystem::exists(path_));
+    std::filesystem::create_symlink("target", folder_ + "/link");
+    EXPECT_TRUE(open(folder_ + "/link", {.create_bytes = 1_MiB}));
+    EXPECT_TRUE(std::filesystem::is_symlink(folder_ + "/link"));
+    EXPECT_FALSE(std::filesystem::exists(folder_ + "/target"));
+    std::ofstream(path_).flush();
+    make().reset();
+    EXPECT_EQ(std::filesystem::file_size(path_), 0u) << "it was there, and empty";
+    make_written();
+    EXPECT_EQ(std::filesystem::file_size(path_), 8_MiB);
+    EXPECT_TRUE(open(path_, {.create_bytes = 1_MiB}));
+    EXPECT_EQ(std::filesystem::file_size(path_), 8_MiB) << "a size is given once";
+  });
+}
+
+TEST_P(FileDevice, MakesNoFilesAmongDevices) {
+  in_fiber([&] {
+    const std::string name = "/dev/kelda-no-such-device";
+    const auto opened = open(name, {.create_bytes = 1_MiB});
+    ASSERT_TRUE(opened.failed_with(Code::kInvalidArgument));
+    EXPECT_NE(opened.error().message().find("in another folder"), std::string::npos);
+    EXPECT_FALSE(std::filesystem::exists(name));
+  });
 }
 
 TEST_P(FileDevice, ManySegmentsAndManyRequestsAtOnce) {
@@ -126,8 +158,10 @@ TEST_P(FileDevice, RefusesWhatIsNotADisk) {
     EXPECT_TRUE(open(folder_).failed_with(Code::kInvalidArgument));
     EXPECT_TRUE(open("/dev/null").failed_with(Code::kInvalidArgument));
     EXPECT_TRUE(open(folder_ + "/no/such/folder", {.create_bytes = 1_MiB}).failed_with(Code::kInvalidArgument));
-    std::ofstream(folder_ + "/empty");
+    std::ofstream(folder_ + "/empty").flush();
     EXPECT_TRUE(open(folder_ + "/empty").failed_with(Code::kTooSmall));
+    EXPECT_TRUE(open(folder_ + "/empty", {.read_only = true, .create_bytes = 1_MiB}).failed_with(Code::kTooSmall));
+    EXPECT_TRUE(open(folder_ + "/empty", {.create_bytes = std::uint64_t{1} << 62}).failed_with(Code::kNoSpace));
     EXPECT_TRUE(open(folder_ + "/empty/below").failed_with(Code::kInvalidArgument));
     EXPECT_TRUE(open(path_, {.create_bytes = std::uint64_t{1} << 62}).failed_with(Code::kNoSpace));
     EXPECT_TRUE(open(path_, {.create_bytes = std::uint64_t{1} << 63}).failed_with(Code::kIo)) << "no size at all";
@@ -137,6 +171,7 @@ TEST_P(FileDevice, RefusesWhatIsNotADisk) {
 
 TEST_P(FileDevice, KeepsASecondUserOut) {
   in_fiber([&] {
+    make_written();
     auto device = make();
     EXPECT_TRUE(open(path_).failed_with(Code::kBusy));
     EXPECT_TRUE(open(path_, {.read_only = true}).failed_with(Code::kBusy));
@@ -149,10 +184,38 @@ TEST_P(FileDevice, KeepsASecondUserOut) {
   });
 }
 
+// The host's side of a machine: nobody else may have the disk, but QEMU may.
+TEST_P(FileDevice, AClaimForAMachineLetsItsQemuIn) {
+  in_fiber([&] {
+    make_written();
+    auto claim = DiskClaim::take(path_, DiskUse::kMachine, 0);
+    ASSERT_TRUE(claim);
+    EXPECT_TRUE(open(path_).failed_with(Code::kBusy));
+    EXPECT_TRUE(open(path_, {.read_only = true}).failed_with(Code::kBusy));
+    EXPECT_TRUE(DiskClaim::take(path_, DiskUse::kMachine, 0).failed_with(Code::kBusy));
+    EXPECT_TRUE(DiskClaim::take(path_, DiskUse::kLook, 0)) << "what is only looked at may be in use";
+    const int fd = ::open(path_.c_str(), O_RDWR);
+    struct flock qemu {};
+    qemu.l_type = F_WRLCK;  // nobody holds one
+    qemu.l_start = 100;
+    qemu.l_len = 200;
+    EXPECT_EQ(fcntl(fd, F_OFD_GETLK, &qemu), 0);
+    EXPECT_EQ(qemu.l_type, F_UNLCK);
+    claim->reset();
+    auto writer = open(path_);
+    ASSERT_TRUE(writer);
+    qemu.l_type = F_WRLCK;
+    qemu.l_pid = 0;
+    EXPECT_EQ(fcntl(fd, F_OFD_GETLK, &qemu), 0);
+    EXPECT_EQ(qemu.l_type, F_RDLCK) << "keeps QEMU out";
+    close(fd);
+  });
+}
+
 // QEMU locks single bytes of the images it runs on.
 TEST_P(FileDevice, KeepsOutOfARunningMachine) {
   in_fiber([&] {
-    make();
+    make_written();
     const int fd = ::open(path_.c_str(), O_RDWR);
     struct flock lock {};
     lock.l_type = F_RDLCK;

@@ -59,6 +59,11 @@ class FileDevice : public testing::TestWithParam<const char*> {
     EXPECT_TRUE(device) << (device ? "" : device.error().to_string());
     return device ? std::move(*device) : nullptr;
   }
+  // One that stays: a file that was created and never written to goes again.
+  void make_written() {
+    Buffer some(4096, 1);
+    EXPECT_TRUE(make()->write(0, some.all()));
+  }
   std::string folder_, path_;
 };
 

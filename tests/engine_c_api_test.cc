@@ -80,6 +80,17 @@ TEST_F(CApi, WhatTheCallerDidWrong) {
   EXPECT_EQ(kelda_close(db), KELDA_OK) << kelda_error_message();
 }
 
+TEST_F(CApi, AFailedOpenLeavesNothing) {
+  kelda_database* db = nullptr;
+  const kelda_options too_small{.memory_bytes = 24_MiB, .create_bytes = 1_MiB, .durability_none = 0};
+  EXPECT_NE(kelda_open(path_.c_str(), &too_small, &db), KELDA_OK);
+  EXPECT_FALSE(std::filesystem::exists(path_));
+  std::ofstream(path_).flush();
+  EXPECT_NE(kelda_open(path_.c_str(), &too_small, &db), KELDA_OK);
+  EXPECT_EQ(std::filesystem::file_size(path_), 0u);
+  EXPECT_EQ(kelda_close(must_open()), KELDA_OK);  // as if nothing had been
+}
+
 TEST_F(CApi, AnotherTransactionHasIt) {
   kelda_database* db = must_open();
   kelda_transaction* one = begin(db);

@@ -96,12 +96,17 @@ class Machines(acceptance.Case):
         self.serves()
 
     def test_odd_names(self):
-        """A path with what shells and QEMU's option syntax care about."""
-        odd = self.folder / "a, b=c 'd'"
-        server = self.server(odd, create="32M")
-        self.assertTrue(server.client().set("a", 1))
-        self.assertEqual(server.stop(), 0, server.output())
-        self.assertEqual(check(odd)[0], 0)
+        """Names with what shells, QEMU's options and QEMU's protocols care about, as seen from the folder they are in."""
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        for odd in (self.folder / "a, b=c 'd'", "2026-11-30T22:49.disk", "file:x", "fat:x", "nbd:,,x", "json:{}", "host_device:x", "a\nb", "%s"):
+            server = self.server(odd, create="32M")
+            self.assertTrue(server.client().set("a", 1))
+            self.assertEqual(server.stop(), 0, server.output())
+            self.assertEqual(check(self.folder / odd)[0], 0, odd)
+        code, text = self.kelda("vm", "--disk=-x", "--create=32M", "--", "selftest", "--disk", "/dev/vda", "--seconds", "1")
+        self.assertIn(code, (0, 3), text)
+        self.assertEqual(os.stat("-x").st_size, 32 << 20)
 
 
 class Snapshots(acceptance.Case):
@@ -147,16 +152,17 @@ class PrintedCommand(acceptance.Case):
     def test_it_boots_when_pasted(self):
         if not passt.starts():  # which the printed command runs, for our own network is part of this program
             self.skipTest(passt.NEEDS)
-        disk = self.folder / "it's, a disk"
+        disk = self.folder / "json: it's, a disk"
         port = free_port()
-        code, text = self.kelda("vm", "--disk", disk, "--create", "32M", "--resp", f"127.0.0.1:{port}", "--print-command")
+        code, text = self.kelda("vm", "--disk", disk.name, "--create", "32M", "--resp", f"127.0.0.1:{port}", "--print-command",
+                                cwd=self.folder)
         self.assertEqual(code, 0, text)
         self.assertIn("qemu-system-x86_64", text)
         script = self.folder / "pasted.sh"
         script.write_text(text)
         with open(self.folder / "log", "w") as log:
             shell = subprocess.Popen(["sh", str(script)], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                     env=self.environment(), start_new_session=True)
+                                     env=self.environment(), start_new_session=True, cwd=self.folder)
         self.addCleanup(self.end_group, shell)
         self.addCleanup(self.end_network, f"/tmp/kelda-passt-{port}.socket")
         deadline = time.monotonic() + 60

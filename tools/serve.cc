@@ -11,7 +11,6 @@
 #include "runtime/machine.h"
 #include "server/server.h"
 #include "tools/commands.h"
-#include "tools/new_disk.h"
 
 namespace kelda::tools {
 
@@ -124,7 +123,6 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
   db_options.progress = &show_recovery;
   db_options.scrub = {.interval_s = options.scrub_interval_s, .bytes_per_s = options.scrub_bytes_per_s, .report = &show_damage};
   OpenReport opened;
-  const NewDisk new_disk(options.disk);
   auto db = TRY(Database::open(options.disk, options.create_bytes, db_options, &opened));
   print_database(*db, opened, flush);
 

@@ -5,12 +5,10 @@
 #include "tools/vm.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,10 +18,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "blockdev/disk_claim_hosted.h"
 #include "runtime/machine.h"
 #include "runtime/core.h"
 #include "tools/child.h"
-#include "tools/new_disk.h"
 
 namespace kelda::tools {
 
@@ -31,50 +29,16 @@ namespace {
 
 Error system_error(const std::string& what) { return Error(Code::kIo, what + ": " + std::strerror(errno)); }
 
-// QEMU's own message speaks of a byte that it cannot lock. The locks are those of blockdev/file_hosted.cc: whoever may write,
-// a kelda or a QEMU, holds some from byte 100 on. They outlive a killed process by a moment.
-Result<> check_disk_free(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
-  if (fd < 0) return system_error(path);
-  constexpr int kPatienceMs = 2000, kPauseMs = 10;
-  bool busy = true;
-  for (int waited_ms = 0; busy && waited_ms <= kPatienceMs; waited_ms += kPauseMs) {
-    if (waited_ms > 0) usleep(kPauseMs * 1000);
-    struct flock lock {};
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
-    lock.l_start = 100;
-    busy = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-  }
-  close(fd);
-  if (!busy) return {};
-  return Error(Code::kBusy, path + " is in use by another process (a running kelda or virtual machine): stop it first");
-}
-
-// The guest's disk: there already, or made now (sparse).
-Result<> prepare_disk(const VmOptions& options) {
+// The guest's disk, there already or made now, and nobody else's until the end. Null without one.
+Result<std::unique_ptr<blockdev::DiskClaim>> take_disk(const VmOptions& options) {
   if (options.disk.empty()) {
     if (options.guest_command.empty()) return Error(Code::kInvalidArgument, "name the disk: --disk FILE [--create 4G]");
-    return {};
+    return std::unique_ptr<blockdev::DiskClaim>();
   }
-  struct stat what;
-  if (stat(options.disk.c_str(), &what) == 0) {
-    if (S_ISREG(what.st_mode) || S_ISBLK(what.st_mode)) return options.print_command ? Result<>() : check_disk_free(options.disk);
-    return Error(Code::kInvalidArgument, options.disk + " is neither a file nor a block device: name one that is");
-  }
-  if (errno != ENOENT) return system_error(options.disk);
-  if (options.create_bytes == 0) {
-    return Error(Code::kNotFound, options.disk + " is not there: name another --disk, or add --create SIZE to make it");
-  }
-  const int fd = open(options.disk.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-  if (fd < 0) return system_error("cannot create " + options.disk);
-  const bool sized = ftruncate(fd, static_cast<off_t>(options.create_bytes)) == 0;
-  const int error = errno;
-  close(fd);
-  if (sized) return {};
-  unlink(options.disk.c_str());
-  errno = error;
-  return system_error("cannot give " + options.disk + " its size");
+  const auto use = options.print_command ? blockdev::DiskUse::kLook : blockdev::DiskUse::kMachine;
+  auto disk = TRY(blockdev::DiskClaim::take(options.disk, use, options.create_bytes));
+  if (options.print_command) disk->keep_created();  // the printed command uses it
+  return disk;
 }
 
 // The network's own message for a port in use would come in the middle of the start.
@@ -225,11 +189,12 @@ Result<int> run(const VmOptions& options) {
   TRY(qemu_command(options, {}));
   if (in_user_space(options)) TRY(passt_command(options, {}));
   if (in_user_space(options) && !options.print_command) TRY(check_port_free(options.resp));
-  NewDisk new_disk(options.disk);
-  TRY(prepare_disk(options));
-  VmHost host = probe_host(options);
+  const auto disk = TRY(take_disk(options));
+  VmHost host = probe_host(disk.get());
+  if (disk != nullptr && host.direct_io && !host.io_uring) {
+    std::fprintf(stderr, "kelda vm: io_uring is not available here (%s): QEMU uses threads for the disk, which is slower\n", host.no_io_uring.c_str());
+  }
   if (options.print_command) {
-    new_disk.keep();  // the printed command uses it
     host.passt_socket = "/tmp/kelda-passt-" + options.resp.substr(options.resp.rfind(':') + 1) + ".socket";
     if (in_user_space(options)) std::printf("%s\n", shell_quoted(TRY(passt_command(options, host))).c_str());
     std::printf("%s\n", shell_quoted(TRY(qemu_command(options, host))).c_str());

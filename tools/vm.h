@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "blockdev/disk_claim_hosted.h"
 #include "common/result.h"
 #include "tools/commands.h"
 
@@ -14,11 +15,15 @@ namespace kelda::tools {
 struct VmHost {
   bool kvm = false;            // hardware virtualisation that is real and may be used
   bool direct_io = true;       // the disk's filesystem takes O_DIRECT
+  bool block_device = false;   // the disk is one, and not a file
+  bool io_uring = true;        // QEMU may use it
+  std::string no_io_uring;     // else why not
   std::string self;            // path of this program
   std::string passt_socket;    // where passt listens, in the printed command
   bool monitor = false;        // there is one, for the clean power-off
 };
-VmHost probe_host(const VmOptions& options);
+// disk: null without one.
+VmHost probe_host(const blockdev::DiskClaim* disk);
 
 // argv of QEMU.
 Result<std::vector<std::string>> qemu_command(const VmOptions& options, const VmHost& host);

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "runtime/ring_hosted.h"
 #include "tools/vm.h"
 
 namespace kelda::tools {
@@ -36,13 +37,6 @@ bool kvm_is_real() {
     return false;
   }
   return false;
-}
-
-bool takes_direct_io(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
-  if (fd < 0) return errno != EINVAL;
-  close(fd);
-  return true;
 }
 
 // QEMU's comma-separated options double a comma that is meant.
@@ -87,8 +81,10 @@ void add_disk(std::vector<std::string>& argv, const VmOptions& options, const Vm
   // cache=none: a guest's flush is a flush of the file, and nothing else sits between.
   // Errors go to the guest, which knows what they mean; by default QEMU stops the machine when its host's disk is full.
   const std::string errors = "werror=report,rerror=report,";
-  const std::string cache = host.direct_io ? "cache=none,aio=io_uring" : "cache=writeback";
-  argv.insert(argv.end(), {"-drive", "file=" + option_value(options.disk) + ",if=none,id=disk0,format=raw,discard=unmap," + errors + cache,
+  const std::string cache = !host.direct_io ? "cache=writeback" : host.io_uring ? "cache=none,aio=io_uring" : "cache=none,aio=threads";
+  // With the driver's name before it the rest is a path, whatever is in it; without, `a:b` would be the protocol a.
+  const std::string driver = host.block_device ? "host_device:" : "file:";
+  argv.insert(argv.end(), {"-drive", "file=" + option_value(driver + options.disk) + ",if=none,id=disk0,format=raw,discard=unmap," + errors + cache,
                            "-device", device(options, "virtio-blk", ",drive=disk0,num-queues=" + std::to_string(options.cpus))});
 }
 
@@ -146,10 +142,16 @@ std::string guest_command_line(const VmOptions& options) {
 
 }  // namespace
 
-VmHost probe_host(const VmOptions& options) {
+VmHost probe_host(const blockdev::DiskClaim* disk) {
   VmHost host;
   host.kvm = kvm_is_real();
-  host.direct_io = options.disk.empty() || takes_direct_io(options.disk);
+  if (disk != nullptr) {
+    host.direct_io = disk->is_direct();
+    host.block_device = disk->is_block_device();
+    const auto ring = runtime::Ring::create();
+    host.io_uring = ring.has_value();
+    if (!ring) host.no_io_uring = ring.error().message();
+  }
   std::array<char, 4096> path{};
   const ssize_t length = readlink("/proc/self/exe", path.data(), path.size() - 1);
   if (length > 0) host.self.assign(path.data(), static_cast<std::size_t>(length));
