@@ -146,7 +146,8 @@ class MergeStep {
   wal::Log::Reservation& reservation_;
 };
 
-Result<Outcome> try_merge(const TreeRef& tree, Bytes key, unsigned level, StepMode mode) {
+// Not inlined, as in tree_split.cc: merge_level() climbs by recursion.
+[[gnu::noinline]] Result<Outcome> try_merge(const TreeRef& tree, Bytes key, unsigned level, StepMode mode) {
   Path path;
   switch (descend_to(tree.env, tree.id, tree.root, level, key, path)) {
     case Walk::kFailed:

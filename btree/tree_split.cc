@@ -174,8 +174,10 @@ class SplitStep {
 };
 
 // One attempt at the node that covers the key. kParentFull: `separator` wants room on the level above first.
-Result<Outcome> try_split(const TreeRef& tree, Bytes key, std::size_t value_bytes, unsigned level, StepMode mode,
-                          Claim& claim, std::string& separator) {
+// Not inlined: its pages on the stack must not be there once for each level that split_for() climbs. Long keys with a
+// common start make trees of a dozen levels, and a client's fiber has 64 KiB.
+[[gnu::noinline]] Result<Outcome> try_split(const TreeRef& tree, Bytes key, std::size_t value_bytes, unsigned level,
+                                            StepMode mode, Claim& claim, std::string& separator) {
   Path path;
   switch (descend_to(tree.env, tree.id, tree.root, level, key, path)) {
     case Walk::kFailed:
