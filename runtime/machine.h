@@ -16,6 +16,7 @@ struct MachineInfo {
   std::uint32_t cpu_count = 1;      // that this process may use
   std::uint64_t memory_bytes = 0;   // of the machine
   std::uint64_t available_bytes = 0;  // that a program may still take
+  std::uint64_t resident_bytes = 0;   // that this process, or all of the machine, has taken
   std::uint64_t since_start_us = 0;   // since the process, or the machine, was started
 };
 MachineInfo machine_info();

@@ -57,6 +57,7 @@ MachineInfo bare_machine_info() {
   const auto memory = kernel::memory_stats();
   info.memory_bytes = memory.total_page_count * kPageBytes;
   info.available_bytes = memory.free_page_count * kPageBytes;
+  info.resident_bytes = info.memory_bytes - info.available_bytes;
   info.since_start_us = kernel::monotonic_ns() / 1000;
   return info;
 }

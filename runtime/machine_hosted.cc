@@ -33,6 +33,14 @@ std::uint64_t available_memory_bytes() {
   return at == std::string::npos ? 0 : std::strtoull(text.c_str() + at + 13, nullptr, 10) * 1024;
 }
 
+// Field 2 of proc(5) /proc/self/statm, in pages.
+std::uint64_t resident_memory_bytes() {
+  const std::string text = read_file("/proc/self/statm");
+  const auto blank = text.find(' ');
+  if (blank == std::string::npos) return 0;
+  return std::strtoull(text.c_str() + blank + 1, nullptr, 10) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
 // Field 22 of proc(5) /proc/self/stat: start time after boot, in clock ticks.
 std::uint64_t process_age_us() {
   const std::string text = read_file("/proc/self/stat");
@@ -59,6 +67,7 @@ MachineInfo hosted_machine_info() {
   struct sysinfo memory {};
   if (sysinfo(&memory) == 0) info.memory_bytes = std::uint64_t{memory.totalram} * memory.mem_unit;
   info.available_bytes = available_memory_bytes();
+  info.resident_bytes = resident_memory_bytes();
   info.since_start_us = process_age_us();
   return info;
 }

@@ -56,7 +56,7 @@ Client::Client(ServerState& state, std::shared_ptr<ClientInfo> client_info)
       info(std::move(client_info)),
       memory(state.buffers),
       keys(state.keyspace, state.watches),
-      watches(state.watches),
+      watches(state.watches, info->watch_changed),
       authenticated(!state.config.password_required()) {}
 
 ParserLimits Client::parser_limits() const {
@@ -112,8 +112,7 @@ void Client::execute(Arguments args) {
     refuse_long_reply(limit_bytes, reply);
   }
   if (out.size() < before) return;  // all replies were dropped
-  if (out.size() > before && out[before] == '-') server.stats.add(Counter::kErrorReplies);
-  server.stats.add(Counter::kCommands);
+  count_call(std::string_view(out).substr(before));
   if (reply_mode != ReplyMode::kOn) {
     reply.cut(before);
     if (reply_mode == ReplyMode::kSkipThis) reply_mode = ReplyMode::kOn;
@@ -121,6 +120,21 @@ void Client::execute(Arguments args) {
     ++unsent_replies_;
   }
   shrink_scratch();
+}
+
+void Client::count_call(std::string_view reply) {
+  const bool failed = reply.starts_with('-');
+  server.stats.add(Counter::kCommands);
+  if (failed) {
+    server.stats.add(Counter::kErrorReplies);
+    server.command_stats.error(reply);
+  }
+  const runtime::TimeNs now_ns = runtime::now_ns();
+  const std::uint64_t time_ns = counted_ns_ == 0 ? 0 : now_ns - counted_ns_;
+  counted_ns_ = now_ns;
+  if (called_ == nullptr) return;
+  const std::size_t number = server.commands.number_of(*called_);
+  rejected_ ? server.command_stats.rejected(number) : server.command_stats.called(number, time_ns, failed);
 }
 
 void Client::refuse_long_reply(std::size_t limit_bytes, Reply& reply) {
@@ -188,7 +202,10 @@ std::string unknown_subcommand(const Command& container, std::string_view name) 
 
 void Client::dispatch(Arguments args, Reply& reply) {
   KELDA_ASSERT(!args.empty());
+  called_ = nullptr;
+  rejected_ = false;
   const auto reject = [&](std::string_view error) {
+    rejected_ = true;
     if (multi.open) multi.spoiled = true;
     reply.error(error);
   };
@@ -203,9 +220,11 @@ void Client::dispatch(Arguments args, Reply& reply) {
   const Command& container = *command;
   command = CommandTable::meant(container, args);
   if (command == nullptr) return reject(unknown_subcommand(container, args[1]));
+  called_ = command;
   if (!command->arity_matches(args.size())) {
     const std::string why = "wrong number of arguments for '" + std::string(command->name) + "' command";
     if (command->name != "exec") return reject("ERR " + why);
+    rejected_ = true;
     end_multi();
     watches.clear();
     return reply.error("EXECABORT Transaction discarded because of: " + why);
@@ -227,6 +246,7 @@ void Client::enqueue(const Command& command, Arguments args, Reply& reply) {
                 " bytes");
     return;
   }
+  called_ = nullptr;  // it is called by EXEC
   multi.queue.push_back(std::move(queued));
   info->queued.store(static_cast<std::int32_t>(multi.queue.size()), std::memory_order_relaxed);
   reply.simple("QUEUED");

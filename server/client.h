@@ -55,10 +55,17 @@ class Client {
   // reading, or what of them is done in one turn.
   void begin_turn() {
     turn_.begin();
+    count_time_from_now();
     read_clock();
   }
+  // What passes from here on is the next request's time (INFO's commandstats).
+  void count_time_from_now() { counted_ns_ = runtime::now_ns(); }
   // Called between requests: other fibers of the core get their turn when this one's is over; true: they had it.
-  bool rest(bool after_large_request) { return turn_.step(after_large_request); }
+  bool rest(bool after_large_request) {
+    if (!turn_.step(after_large_request)) return false;
+    count_time_from_now();
+    return true;
+  }
   // Called between pieces of work, of which a request may have many: the same, and then asks whether anybody still wants
   // the rest. kAborted: no; the request is given up and what it did is undone.
   Result<> give_way(bool large = false) { return turn_.step(large) ? still_wanted() : Result<>(); }
@@ -116,9 +123,13 @@ class Client {
   Result<> run_queued(const QueuedCommand& queued, Reply& reply);
   Result<> lock_for_queue();
   Result<bool> watched_unchanged();
+  void count_call(std::string_view reply);
   void refuse_long_reply(std::size_t limit_bytes, Reply& reply);
   void shrink_scratch();
 
+  const Command* called_ = nullptr;  // what dispatch() found; null: unknown
+  bool rejected_ = false;            // and did not let run
+  runtime::TimeNs counted_ns_ = 0;   // up to here time was counted; 0: never
   std::uint32_t unsent_replies_ = 0;  // in `out`
   runtime::Turn turn_;
   runtime::TimeNs looked_ns_ = 0;                     // when still_wanted() last asked the network

@@ -45,20 +45,35 @@ Result<> setinfo(Call& call) {
   return {};
 }
 
+std::string flags_of(const ClientInfo& info) {
+  std::string flags;
+  if (info.queued.load(std::memory_order_relaxed) >= 0) flags += 'x';
+  if (info.watch_changed.load(std::memory_order_relaxed)) flags += 'd';
+  if (info.no_evict.load(std::memory_order_relaxed)) flags += 'e';
+  return flags.empty() ? "N" : flags;
+}
+
+// The fields of Redis 7.0 in its order, `watch` and `lib-*` of later versions among them. There is one buffer for replies
+// and no list of more (oll); omem is that buffer while replies wait in it.
 std::string describe(ClientInfo& info, std::int64_t now_ms) {
-  const Command* command = info.last_command.load(std::memory_order_relaxed);
+  const auto get = [](const auto& field) { return field.load(std::memory_order_relaxed); };
+  const Command* command = get(info.last_command);
+  const std::uint64_t waiting = get(info.output_bytes), capacity = get(info.reply_capacity_bytes);
   const std::scoped_lock guard(info.latch);
-  return fmt::format(
-      "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={} "
-      "qbuf={} "
-      "omem={} events=r cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
-      info.id, info.peer, info.local, info.name, std::max<std::int64_t>(now_ms - info.connected_ms, 0) / 1000,
-      std::max<std::int64_t>(now_ms - info.active_ms.load(std::memory_order_relaxed), 0) / 1000,
-      info.queued.load(std::memory_order_relaxed) >= 0 ? "x" : "N", info.db.load(std::memory_order_relaxed),
-      info.queued.load(std::memory_order_relaxed), info.watched.load(std::memory_order_relaxed),
-      info.input_bytes.load(std::memory_order_relaxed), info.output_bytes.load(std::memory_order_relaxed),
-      command == nullptr ? "NULL" : command->name, info.resp3.load(std::memory_order_relaxed) ? 3 : 2,
-      info.library_name, info.library_version);
+  std::string text = fmt::format(
+      "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} watch={}", info.id,
+      info.peer, info.local, info.descriptor, info.name, std::max<std::int64_t>(now_ms - info.connected_ms, 0) / 1000,
+      std::max<std::int64_t>(now_ms - get(info.active_ms), 0) / 1000, flags_of(info), get(info.db), get(info.queued),
+      get(info.watched));
+  fmt::format_to(std::back_inserter(text),
+                 " qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} obl={} oll=0 omem={} tot-mem={}",
+                 get(info.input_bytes), get(info.input_free_bytes), get(info.argument_bytes), get(info.queued_bytes),
+                 capacity, get(info.reply_peak_bytes), waiting, waiting == 0 ? 0 : std::max(capacity, waiting),
+                 get(info.memory_bytes));
+  fmt::format_to(std::back_inserter(text), " events={} cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+                 waiting == 0 ? "r" : "rw", command == nullptr ? "NULL" : command->name, get(info.resp3) ? 3 : 2,
+                 info.library_name, info.library_version);
+  return text;
 }
 
 bool known_type(std::string_view type) {
@@ -193,10 +208,16 @@ Result<> reply(Call& call) {
   return {};
 }
 
-// Nothing is evicted and no use is recorded, so both are granted and change nothing but what CLIENT LIST may show.
+// Nothing is evicted and no use is recorded, so both are granted and change nothing but what CLIENT LIST shows.
 Result<> on_or_off(Call& call) {
   if (!call.is(2, "on") && !call.is(2, "off")) return call.syntax_error();
   call.reply.ok();
+  return {};
+}
+
+Result<> no_evict(Call& call) {
+  TRY(on_or_off(call));
+  if (!call.failed) call.client.info->no_evict.store(call.is(2, "on"), std::memory_order_relaxed);
   return {};
 }
 
@@ -261,7 +282,7 @@ constexpr Command kSubcommands[] = {
      "ip:port|option value [option value ...]"},
     {"client|reply", 3, 0, 0, 0, 0, reply, "connection", "3.2.0", "Choose whether this connection gets replies",
      "ON|OFF|SKIP"},
-    {"client|no-evict", 3, kAdmin, 0, 0, 0, on_or_off, "connection", "7.0.0", "Accepted without effect", "ON|OFF"},
+    {"client|no-evict", 3, kAdmin, 0, 0, 0, no_evict, "connection", "7.0.0", "Accepted without effect", "ON|OFF"},
     {"client|no-touch", 3, 0, 0, 0, 0, on_or_off, "connection", "7.2.0", "Accepted without effect", "ON|OFF"},
     {"client|tracking", -3, 0, 0, 0, 0, tracking, "connection", "6.0.0", "Only OFF is possible", "OFF"},
     {"client|getredir", 2, 0, 0, 0, 0, getredir, "connection", "6.0.0", "Always -1: there is no tracking", ""},

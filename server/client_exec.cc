@@ -80,14 +80,19 @@ Result<> Client::run_queued(const QueuedCommand& queued, Reply& reply) {
   // CLIENT and HELLO may have changed it.
   reply.set_resp3(resp3);
   Call call{*this, server, queued.command(), args, reply, keys};
+  const runtime::TimeNs began_ns = runtime::now_ns();
   auto result = queued.command().handler(call);
-  if (result && !call.failed) return {};
+  const bool failed = !result || call.failed;
+  server.command_stats.called(server.commands.number_of(queued.command()), runtime::now_ns() - began_ns, failed);
+  if (!failed) return {};
+  if (result) server.command_stats.error(reply.since(mark));
   if (!result) {
     const Code code = result.error().code();
     // Neither is one command's own failure.
     if (code == Code::kConflict || code == Code::kFailed || code == Code::kAborted) return result;
     reply.cut(mark);
     reply.error(error_text(result.error()));
+    server.command_stats.error(reply.since(mark));
   }
   return keys.roll_back_to(savepoint);
 }

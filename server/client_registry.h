@@ -29,7 +29,14 @@ struct ClientInfo {
   std::atomic<std::int32_t> queued{-1};  // commands since MULTI; -1: not in MULTI
   std::atomic<std::uint32_t> watched{0};
   std::atomic<bool> resp3{false}, no_evict{false};
-  std::atomic<std::uint64_t> input_bytes{0}, output_bytes{0};
+  std::atomic<bool> watch_changed{false};  // a watched key: EXEC will refuse
+  int descriptor = -1;                     // set before others see it
+  // As of the last request or read: what has come and is not carried out yet, the room behind it, what the parser adds,
+  // commands since MULTI, the replies' buffer, and the most replies that waited at once in the last seconds.
+  std::atomic<std::uint64_t> input_bytes{0}, input_free_bytes{0}, argument_bytes{0}, queued_bytes{0};
+  std::atomic<std::uint64_t> reply_capacity_bytes{0}, reply_peak_bytes{0};
+  std::atomic<std::uint64_t> output_bytes{0};  // replies that wait for the client or the log
+  std::atomic<std::uint64_t> memory_bytes{0};  // of all buffers
   std::atomic<const Command*> last_command{nullptr};
 
   // Asked to end; looked at between commands.

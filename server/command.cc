@@ -1,6 +1,7 @@
 #include "server/command.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "common/assert.h"
 #include "server/text.h"
@@ -36,6 +37,15 @@ CommandTable::CommandTable() : slots_(kSlots, nullptr) {
     while (slots_[slot] != nullptr) slot = (slot + 1) % kSlots;
     slots_[slot] = command;
   }
+  for (const Command* command : all_) {
+    numbered_.push_back(command);
+    for (const Command& subcommand : command->subcommands) numbered_.push_back(&subcommand);
+  }
+  std::ranges::sort(numbered_, std::less<>());
+}
+
+std::size_t CommandTable::number_of(const Command& command) const {
+  return static_cast<std::size_t>(std::ranges::lower_bound(numbered_, &command, std::less<>()) - numbered_.begin());
 }
 
 const Command* CommandTable::find(std::string_view name) const {

@@ -62,11 +62,17 @@ class CommandTable {
   // Sorted by name.
   const std::vector<const Command*>& all() const { return all_; }
 
+  // Commands and subcommands have numbers from 0 up, for tables about them.
+  std::size_t number_of(const Command& command) const;
+  const Command& numbered(std::size_t number) const { return *numbered_[number]; }
+  std::size_t numbers() const { return numbered_.size(); }
+
  private:
   static constexpr std::size_t kSlots = 512;  // a power of two, well above the number of commands
 
   std::vector<const Command*> all_;
   std::vector<const Command*> slots_;  // open addressing by hash of the name
+  std::vector<const Command*> numbered_;  // by address
 };
 
 // The families, each in its own file.

@@ -138,6 +138,7 @@ Result<> config_set(Call& call) {
 
 Result<> config_resetstat(Call& call) {
   call.server.stats.reset();
+  call.server.command_stats.reset();
   call.reply.ok();
   return {};
 }

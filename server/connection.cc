@@ -33,6 +33,21 @@ ConnectionLoop::ConnectionLoop(ServerState& server, StallWatch& stalls, std::uni
   client_.info->connection = connection_.get();
 }
 
+void ConnectionLoop::report_buffers() {
+  ClientInfo& info = *client_.info;
+  const std::uint64_t bytes = input_.capacity() + parser_.memory_bytes() + client_.buffer_bytes();
+  client_.memory.report(bytes);
+  const auto tell = [](std::atomic<std::uint64_t>& field, std::uint64_t value) {
+    field.store(value, std::memory_order_relaxed);
+  };
+  tell(info.memory_bytes, bytes);
+  tell(info.input_bytes, input_.data().size());
+  tell(info.input_free_bytes, input_.capacity() - input_.data().size());
+  tell(info.argument_bytes, parser_.memory_bytes());
+  tell(info.queued_bytes, client_.multi.queue_bytes);
+  tell(info.reply_capacity_bytes, client_.out.capacity());
+}
+
 ConnectionLoop::~ConnectionLoop() {
   client_.info->connection = nullptr;
 }
@@ -75,7 +90,10 @@ void ConnectionLoop::execute_all() {
       client_.execute(parser_.arguments());
     }
     report_buffers();
-    if (client_.out.size() >= kSendThresholdBytes && !send()) return;
+    if (client_.out.size() >= kSendThresholdBytes) {
+      if (!send()) return;
+      client_.count_time_from_now();
+    }
     const bool large = input_.capacity() + client_.out.capacity() > kLargeBytes;
     if (client_.rest(large)) client_.read_clock();
     if (client_.info->killed.load(std::memory_order_relaxed)) client_.closing = true;
@@ -122,8 +140,9 @@ bool ConnectionLoop::read_more() {
   if (!count || *count == 0) return false;
   input_.filled(*count);
   client_.info->active_ms.store(wall_clock_ms(), std::memory_order_relaxed);
-  client_.info->input_bytes.store(input_.data().size(), std::memory_order_relaxed);
+  report_buffers();
   server_.stats.add(Counter::kInputBytes, *count);
+  server_.stats.add(Counter::kReads);
   return true;
 }
 
@@ -135,8 +154,19 @@ bool ConnectionLoop::write(Bytes data) {
   writing_since_ns_ = runtime::kNever;
   std::erase(stalls_.writing_, this);
   if (reading_aside_) aside_done_.wait();
+  server_.stats.add(Counter::kWrites);
   if (written.failed_with(Code::kTimeout)) server_.stats.add(Counter::kOutputTimeouts);
   return written.has_value();
+}
+
+// The most that waited at once, of the last seconds.
+void ConnectionLoop::note_peak() {
+  constexpr std::int64_t kForgetAfterMs = 5000;
+  std::atomic<std::uint64_t>& peak = client_.info->reply_peak_bytes;
+  const std::int64_t now_ms = client_.keys.now_ms();
+  if (client_.out.size() < peak.load(std::memory_order_relaxed) && now_ms - reply_peak_ms_ < kForgetAfterMs) return;
+  peak.store(client_.out.size(), std::memory_order_relaxed);
+  reply_peak_ms_ = now_ms;
 }
 
 bool ConnectionLoop::send() {
@@ -145,6 +175,7 @@ bool ConnectionLoop::send() {
   if (!durable) client_.closing = ends_with_an_error_ = true;
   std::string& out = client_.out;
   client_.info->output_bytes.store(out.size(), std::memory_order_relaxed);
+  note_peak();
   for (std::size_t sent = 0; sent < out.size() && !broken_; sent += kWritePieceBytes) {
     broken_ = !write(as_bytes(std::string_view(out).substr(sent, kWritePieceBytes)));
   }

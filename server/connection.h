@@ -36,9 +36,10 @@ class ConnectionLoop {
   void execute_all();  // everything complete in the input
   bool send();         // false: the connection is over
   bool write(Bytes data);
+  void note_peak();
   void say_that_the_engine_failed();
   void linger();
-  void report_buffers() { client_.memory.report(input_.capacity() + parser_.memory_bytes() + client_.buffer_bytes()); }
+  void report_buffers();
   void read_while_stalled();
 
   ServerState& server_;
@@ -47,6 +48,7 @@ class ConnectionLoop {
   Client client_;
   InputBuffer input_;
   RequestParser parser_;
+  std::int64_t reply_peak_ms_ = 0;  // when it was reached
   bool broken_ = false;
   bool ends_with_an_error_ = false;  // which the client is to get whatever it is sending
 

@@ -1,27 +1,19 @@
 #include "server/info.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 
 #include <fmt/format.h>
 
+#include "server/info_sections.h"
 #include "server/text.h"
 
 namespace kelda::server {
 
 namespace {
 
-using Out = std::back_insert_iterator<std::string>;
-
-struct InfoSource {
-  ServerState& server;
-  std::int64_t now_ms;
-  DatabaseStats engine;
-
-  std::uint64_t uptime_s() const {
-    return static_cast<std::uint64_t>(std::max<std::int64_t>(now_ms - server.started_ms, 0)) / 1000;
-  }
-  std::uint64_t total(Counter counter) const { return server.stats.total(counter); }
-};
+using Out = InfoOut;
 
 void server_section(const InfoSource& source, Out out) {
   const ServerState& server = source.server;
@@ -29,62 +21,60 @@ void server_section(const InfoSource& source, Out out) {
   const std::uint64_t uptime_s = source.uptime_s();
   fmt::format_to(out,
                  "redis_version:{}\r\nredis_mode:standalone\r\nkelda_version:{}\r\nos:{}\r\narch_bits:64\r\n"
-                 "process_id:1\r\nrun_id:{}\r\ntcp_port:{}\r\nserver_time_usec:{}\r\nuptime_in_seconds:{}\r\n"
+                 "process_id:{}\r\nprocess_supervised:no\r\nrun_id:{}\r\ntcp_port:{}\r\nserver_time_usec:{}\r\nuptime_in_seconds:{}\r\n"
                  "uptime_in_days:{}\r\nio_threads_active:{}\r\n",
-                 kRedisVersion, KELDA_VERSION, server.options.platform, server.run_id,
+                 kRedisVersion, KELDA_VERSION, server.options.platform, ::getpid(), server.run_id,
                  address.substr(address.rfind(':') + 1), runtime::wall_clock_us(), uptime_s, uptime_s / 86400,
                  server.core_count());
 }
 
 void clients_section(const InfoSource& source, Out out) {
   ServerState& server = source.server;
-  fmt::format_to(out, "connected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:0\r\nwatched_keys:{}\r\n",
-                 server.clients.count(), server.config.max_clients.load(), server.watches.watches());
-}
-
-void memory_section(const InfoSource& source, Out out) {
-  const std::uint64_t pool_used = (source.engine.pool_frames - source.engine.pool_free) * kPageBytes;
-  const std::uint64_t bound = source.server.options.memory_bytes;
-  fmt::format_to(
-      out,
-      "used_memory:{}\r\nused_memory_human:{}\r\nmaxmemory:{}\r\nmaxmemory_human:{}\r\n"
-      "maxmemory_policy:noeviction\r\nmem_clients_normal:{}\r\nmem_clients_limit:{}\r\nmem_allocator:libc\r\n",
-      pool_used, human_bytes(pool_used), bound, human_bytes(bound), source.server.buffers.used_bytes(),
-      source.server.buffers.limit_bytes());
+  std::uint64_t input_bytes = 0, output_bytes = 0;
+  for (const auto& info : server.clients.snapshot()) {
+    input_bytes = std::max(input_bytes, info->input_bytes.load(std::memory_order_relaxed) +
+                                            info->input_free_bytes.load(std::memory_order_relaxed));
+    output_bytes = std::max(output_bytes, info->reply_peak_bytes.load(std::memory_order_relaxed));
+  }
+  // No cluster, no tracking, and no command that blocks.
+  fmt::format_to(out,
+                 "connected_clients:{}\r\ncluster_connections:0\r\nmaxclients:{}\r\n"
+                 "client_recent_max_input_buffer:{}\r\nclient_recent_max_output_buffer:{}\r\nblocked_clients:0\r\n"
+                 "tracking_clients:0\r\nclients_in_timeout_table:0\r\nwatched_keys:{}\r\n",
+                 server.clients.count(), server.config.max_clients.load(), input_bytes, output_bytes,
+                 server.watches.watches());
 }
 
 void persistence_section(const InfoSource& source, Out out) {
   ServerState& server = source.server;
-  // In Redis's terms the log is an append-only file that is always flushed before the reply.
+  const std::int64_t began_ms = server.checkpoint_began_ms.load(), took_ms = server.last_checkpoint_took_ms.load();
+  // A checkpoint takes the place of a snapshot.
   fmt::format_to(out,
-                 "loading:0\r\nrdb_bgsave_in_progress:{}\r\nrdb_last_save_time:{}\r\nrdb_last_bgsave_status:{}\r\n"
-                 "aof_enabled:1\r\naof_rewrite_in_progress:0\r\naof_last_write_status:{}\r\n",
+                 "loading:0\r\nasync_loading:0\r\nrdb_bgsave_in_progress:{}\r\nrdb_last_save_time:{}\r\n"
+                 "rdb_last_bgsave_status:{}\r\nrdb_last_bgsave_time_sec:{}\r\nrdb_current_bgsave_time_sec:{}\r\n"
+                 "rdb_saves:{}\r\nrdb_last_cow_size:0\r\n",
                  server.checkpoint_running.load() ? 1 : 0, server.last_checkpoint_ms.load() / 1000,
-                 server.last_checkpoint_ok.load() ? "ok" : "err", server.database.health() ? "ok" : "err");
-}
-
-void stats_section(const InfoSource& source, Out out) {
-  const std::uint64_t uptime_s = std::max<std::uint64_t>(source.uptime_s(), 1);
+                 server.last_checkpoint_ok.load() ? "ok" : "err", took_ms < 0 ? -1 : took_ms / 1000,
+                 began_ms < 0 ? -1 : std::max<std::int64_t>(source.now_ms - began_ms, 0) / 1000, server.checkpoints.load());
+  // In Redis's terms the log is an append-only file that is flushed before the reply and never rewritten.
   fmt::format_to(out,
-                 "total_connections_received:{}\r\ntotal_commands_processed:{}\r\naverage_ops_per_sec:{}\r\n"
-                 "total_net_input_bytes:{}\r\ntotal_net_output_bytes:{}\r\nrejected_connections:{}\r\n"
-                 "expired_keys:{}\r\nevicted_keys:0\r\nkeyspace_hits:{}\r\nkeyspace_misses:{}\r\n"
-                 "total_error_replies:{}\r\nclient_output_timeouts:{}\r\n",
-                 source.total(Counter::kConnections), source.total(Counter::kCommands),
-                 source.total(Counter::kCommands) / uptime_s, source.total(Counter::kInputBytes),
-                 source.total(Counter::kOutputBytes), source.total(Counter::kRejectedConnections),
-                 source.total(Counter::kExpired), source.total(Counter::kHits), source.total(Counter::kMisses),
-                 source.total(Counter::kErrorReplies), source.total(Counter::kOutputTimeouts));
+                 "aof_enabled:1\r\naof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0\r\n"
+                 "aof_last_rewrite_time_sec:-1\r\naof_current_rewrite_time_sec:-1\r\naof_last_bgrewrite_status:ok\r\n"
+                 "aof_last_write_status:{}\r\naof_last_cow_size:0\r\naof_current_size:{}\r\naof_base_size:0\r\n"
+                 "aof_pending_rewrite:0\r\naof_pending_bio_fsync:0\r\naof_delayed_fsync:0\r\n"
+                 "module_fork_in_progress:0\r\nmodule_fork_last_cow_size:0\r\n",
+                 server.database.health() ? "ok" : "err", source.engine.log_used_bytes);
 }
 
 void replication_section(const InfoSource&, Out out) {
-  fmt::format_to(out, "role:master\r\nconnected_slaves:0\r\n");
+  fmt::format_to(out,
+                 "role:master\r\nconnected_slaves:0\r\nmaster_failover_state:no-failover\r\nmaster_repl_offset:0\r\n"
+                 "second_repl_offset:-1\r\nrepl_backlog_active:0\r\nrepl_backlog_size:0\r\n"
+                 "repl_backlog_first_byte_offset:0\r\nrepl_backlog_histlen:0\r\n");
 }
 
-void cpu_section(const InfoSource& source, Out out) {
-  // Time that the cores were not asleep; hosted it is not the operating system's count of processor time.
-  const double busy_s = static_cast<double>(source.server.busy_ns()) / 1e9;
-  fmt::format_to(out, "cores:{}\r\ncores_busy_seconds:{:.3f}\r\n", source.server.core_count(), busy_s);
+void cluster_section(const InfoSource&, Out out) {
+  fmt::format_to(out, "cluster_enabled:0\r\n");
 }
 
 void keyspace_section(const InfoSource& source, Out out) {
@@ -144,14 +134,23 @@ void scrub_section(const InfoSource& source, Out out) {
 struct Section {
   const char* title;
   void (*write)(const InfoSource&, Out);
+  bool by_default = true;
 };
 
 constexpr Section kSections[] = {
-    {"Server", server_section},     {"Clients", clients_section},
-    {"Memory", memory_section},     {"Persistence", persistence_section},
-    {"Stats", stats_section},       {"Replication", replication_section},
-    {"CPU", cpu_section},           {"Kelda", kelda_section},
-    {"Scrub", scrub_section},       {"Keyspace", keyspace_section},
+    {"Server", server_section},
+    {"Clients", clients_section},
+    {"Memory", memory_section},
+    {"Persistence", persistence_section},
+    {"Stats", stats_section},
+    {"Replication", replication_section},
+    {"CPU", cpu_section},
+    {"Commandstats", commandstats_section, false},
+    {"Errorstats", errorstats_section},
+    {"Cluster", cluster_section},
+    {"Kelda", kelda_section},
+    {"Scrub", scrub_section},
+    {"Keyspace", keyspace_section},
 };
 
 }  // namespace
@@ -183,7 +182,8 @@ std::uint32_t info_sections(std::string_view word) {
   std::uint32_t sections = 0;
   for (std::size_t i = 0; i < std::size(kSections); ++i) {
     const bool wanted = equals_ignoring_case(word, kSections[i].title) || equals_ignoring_case(word, "all") ||
-                        equals_ignoring_case(word, "everything") || equals_ignoring_case(word, "default");
+                        equals_ignoring_case(word, "everything") ||
+                        (kSections[i].by_default && equals_ignoring_case(word, "default"));
     if (wanted) sections |= 1u << i;
   }
   return sections;

@@ -67,6 +67,7 @@ void Reclaimer::run() {
   runtime::TimeNs pause_ns = kTickNs;
   while (!server_.stop.wait_until(runtime::now_ns() + pause_ns)) {
     pause_ns = kTickNs;
+    server_.rates.sample(server_.stats, runtime::now_ns());
     const std::int64_t now_ms = wall_clock_ms();
     for (std::uint32_t db = 0; db < kDatabaseCount && !server_.stopping.load(std::memory_order_relaxed); ++db) {
       KeySpace* space = server_.keyspace.find(db);

@@ -40,6 +40,7 @@ class Reply {
   void insert_array_header(std::size_t mark, std::size_t count);
   // SCAN's shape: an array of the cursor and what has been written since the mark.
   void insert_pair_header(std::size_t mark, std::string_view first);
+  std::string_view since(std::size_t mark) const { return std::string_view(out_).substr(mark); }
   void cut(std::size_t mark) { out_.resize(mark); }
   bool overflowed() const { return out_.size() > limit_bytes_; }
 

@@ -44,6 +44,7 @@ void accept_client(CoreServer& here, std::unique_ptr<net::Connection> connection
   auto info = std::make_shared<ClientInfo>();
   info->peer = connection->peer();
   info->local = server.listen_address;
+  info->descriptor = connection->descriptor();
   info->core = &here.core;
   info->connected_ms = wall_clock_ms();
   info->active_ms.store(info->connected_ms, std::memory_order_relaxed);

@@ -49,6 +49,7 @@ ServerState::ServerState(Database& db, const ServerOptions& given)
       started_ms(wall_clock_ms()),
       config(given),
       keyspace(db),
+      command_stats(commands.numbers()),
       buffers(given.buffer_limit_bytes),
       last_checkpoint_ms(started_ms) {}
 
@@ -64,10 +65,15 @@ void ServerState::request_stop() {
 }
 
 Result<> ServerState::checkpoint() {
+  const std::int64_t began_ms = wall_clock_ms();
+  checkpoint_began_ms.store(began_ms, std::memory_order_relaxed);
   const auto done = database.checkpoint();
+  checkpoint_began_ms.store(-1, std::memory_order_relaxed);
   last_checkpoint_ok.store(done.has_value(), std::memory_order_relaxed);
   if (!done) return done.error();
   last_checkpoint_ms.store(wall_clock_ms(), std::memory_order_relaxed);
+  last_checkpoint_took_ms.store(std::max<std::int64_t>(wall_clock_ms() - began_ms, 0), std::memory_order_relaxed);
+  checkpoints.fetch_add(1, std::memory_order_relaxed);
   return {};
 }
 

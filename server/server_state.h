@@ -12,6 +12,7 @@
 #include "server/buffer_budget.h"
 #include "server/client_registry.h"
 #include "server/command.h"
+#include "server/command_stats.h"
 #include "server/keyspace.h"
 #include "server/scan_cursors.h"
 #include "server/server.h"
@@ -57,10 +58,15 @@ struct ServerState {
   ClientRegistry clients;
   ScanCursors cursors;
   Stats stats;
+  CommandStats command_stats;
+  Rates rates;  // sampled by the reclaimer's fiber
   BufferBudget buffers;
   std::atomic<std::int64_t> last_checkpoint_ms;
   std::atomic<bool> checkpoint_running{false};
   std::atomic<bool> last_checkpoint_ok{true};
+  std::atomic<std::uint64_t> checkpoints{0};  // that clients asked for and that were made
+  // -1: none yet; none runs.
+  std::atomic<std::int64_t> last_checkpoint_took_ms{-1}, checkpoint_began_ms{-1};
   std::string listen_address;         // set before the first client comes
   std::vector<runtime::Core*> cores;  // those that serve
   std::uint64_t core_count() const { return std::max<std::size_t>(cores.size(), 1); }

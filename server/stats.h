@@ -21,6 +21,8 @@ enum class Counter : std::uint8_t {
   kOutputBytes,
   kTransactionRetries,
   kOutputTimeouts,
+  kReads,
+  kWrites,
   kCount,
 };
 
@@ -58,6 +60,40 @@ class Stats {
 
   std::array<PerCore, runtime::Core::kMaxCores> cores_{};
   std::array<std::atomic<std::uint64_t>, kCounters> base_{};
+};
+
+// What is done a second just now: the mean of the last samples, of which one is taken each tenth of a second.
+class Rates {
+ public:
+  void sample(const Stats& stats, runtime::TimeNs now_ns) {
+    if (now_ns - last_ns_ < kEveryNs) return;
+    for (std::size_t i = 0; i < kWhat.size(); ++i) {
+      const std::uint64_t total = stats.total(kWhat[i]);
+      // Counting from zero again gives no rate.
+      const std::uint64_t gained = total >= totals_[i] ? total - totals_[i] : 0;
+      if (last_ns_ != 0) samples_[i][next_] = gained * 1'000'000'000 / (now_ns - last_ns_);
+      totals_[i] = total;
+      std::uint64_t sum = 0;
+      for (const std::uint64_t sample : samples_[i]) sum += sample;
+      means_[i].store(sum / kSamples, std::memory_order_relaxed);
+    }
+    next_ = (next_ + 1) % kSamples;
+    last_ns_ = now_ns;
+  }
+  std::uint64_t commands() const { return means_[0].load(std::memory_order_relaxed); }
+  std::uint64_t input_bytes() const { return means_[1].load(std::memory_order_relaxed); }
+  std::uint64_t output_bytes() const { return means_[2].load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr std::array kWhat = {Counter::kCommands, Counter::kInputBytes, Counter::kOutputBytes};
+  static constexpr std::size_t kSamples = 16;
+  static constexpr runtime::TimeNs kEveryNs = 90'000'000;
+
+  std::array<std::array<std::uint64_t, kSamples>, kWhat.size()> samples_{};
+  std::array<std::uint64_t, kWhat.size()> totals_{};
+  std::array<std::atomic<std::uint64_t>, kWhat.size()> means_{};
+  std::size_t next_ = 0;
+  runtime::TimeNs last_ns_ = 0;
 };
 
 }  // namespace kelda::server

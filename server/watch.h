@@ -36,7 +36,8 @@ class WatchSet {
     bool was_expired;  // already at WATCH: then its removal is no change
   };
 
-  explicit WatchSet(WatchRegistry& registry) : registry_(registry) {}
+  // `changed` is this set's own and outlives it; CLIENT LIST shows it.
+  WatchSet(WatchRegistry& registry, std::atomic<bool>& changed) : registry_(registry), changed_(changed) {}
   WatchSet(const WatchSet&) = delete;
   ~WatchSet() { clear(); }
 
@@ -60,7 +61,7 @@ class WatchSet {
   std::map<std::pair<std::uint32_t, std::string_view>, Key*> index_;
   std::uint64_t bytes_ = 0;
   // Relaxed: it is set under the key's lock before the commit and read under the same lock after it.
-  std::atomic<bool> changed_{false};
+  std::atomic<bool>& changed_;
 };
 
 class WatchRegistry {

@@ -180,6 +180,70 @@ class Transactions(unittest.TestCase):
 
 
 class Connections(unittest.TestCase):
+    def test_client_info_has_all_fields_of_redis(self):
+        fields = """id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem multi-mem rbs rbp obl oll
+            omem tot-mem events cmd user redir resp lib-name lib-ver""".split()
+        with client(client_name="shown") as r:
+            r.set("warm", "v" * 1000)
+            r.get("warm")
+            info = r.client_info()
+            self.assertEqual([f for f in fields if f not in info], [])
+            self.assertEqual((info["name"], info["db"], info["user"], info["flags"]), ("shown", 9, "default", "N"))
+            self.assertEqual(int(info["id"]), r.client_id())
+            self.assertGreater(int(info["tot-mem"]), 0)
+            self.assertGreater(int(info["rbp"]), 1000)  # the reply to GET
+            self.assertGreater(int(info["qbuf"]), 10)   # CLIENT INFO itself
+            mine = [c for c in r.client_list() if c["id"] == str(info["id"])]
+            self.assertEqual([f for f in fields if f not in mine[0]], [])
+            pipe = r.pipeline()
+            pipe.set("a", "x" * 5000)
+            pipe.execute_command("CLIENT", "INFO")
+            line = pipe.execute()[1]
+            line = line if isinstance(line, dict) else dict(w.split("=", 1) for w in line.decode().split())
+            self.assertEqual(str(line["multi"]), "2")
+            self.assertGreater(int(line["multi-mem"]), 5000)
+
+    def test_info_has_what_exporters_read(self):
+        wanted = """uptime_in_seconds process_id connected_clients blocked_clients maxclients tracking_clients
+            clients_in_timeout_table client_recent_max_input_buffer client_recent_max_output_buffer used_memory used_memory_rss
+            used_memory_lua maxmemory mem_fragmentation_ratio mem_fragmentation_bytes mem_clients_slaves mem_clients_normal
+            mem_not_counted_for_evict active_defrag_running migrate_cached_sockets expired_time_cap_reached_count loading
+            rdb_bgsave_in_progress rdb_last_save_time rdb_last_bgsave_status rdb_last_bgsave_time_sec
+            rdb_current_bgsave_time_sec rdb_last_cow_size aof_enabled aof_rewrite_in_progress aof_rewrite_scheduled
+            aof_last_rewrite_time_sec aof_current_rewrite_time_sec aof_last_cow_size aof_current_size aof_base_size
+            aof_pending_rewrite aof_pending_bio_fsync aof_delayed_fsync aof_last_bgrewrite_status aof_last_write_status
+            module_fork_in_progress module_fork_last_cow_size pubsub_channels pubsub_patterns latest_fork_usec connected_slaves
+            repl_backlog_size repl_backlog_active repl_backlog_first_byte_offset repl_backlog_histlen master_repl_offset
+            second_repl_offset slave_expires_tracked_keys sync_full sync_partial_ok sync_partial_err total_connections_received
+            total_commands_processed instantaneous_ops_per_sec rejected_connections total_net_input_bytes
+            total_net_output_bytes expired_keys evicted_keys keyspace_hits keyspace_misses used_cpu_sys used_cpu_user
+            used_cpu_sys_children used_cpu_user_children role cluster_enabled""".split()
+        with client() as r:
+            r.config_resetstat()
+            r.set("k", "v")
+            r.get("k")
+            with self.assertRaises(redis.ResponseError):
+                r.incr("k")
+            with self.assertRaises(redis.ResponseError):
+                r.execute_command("SET", "k")
+            pipe = r.pipeline()
+            pipe.get("k")
+            pipe.get("nothing")
+            pipe.execute()
+            info = r.info("all")
+            self.assertEqual([f for f in wanted if f not in info], [])
+            self.assertGreaterEqual(info["process_id"], 1)
+            self.assertGreater(info["used_memory_rss"], info["used_memory"] // 2)
+            self.assertEqual(info["cmdstat_get"]["calls"], 3)
+            self.assertEqual((info["cmdstat_set"]["calls"], info["cmdstat_set"]["rejected_calls"]), (1, 1))
+            self.assertEqual((info["cmdstat_incr"]["calls"], info["cmdstat_incr"]["failed_calls"]), (1, 1))
+            self.assertGreaterEqual(info["errorstat_ERR"]["count"], 2)
+            self.assertNotIn("cmdstat_get", r.info())
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                r.get("k")
+            self.assertGreater(r.info("stats")["instantaneous_ops_per_sec"], 0)
+
     def test_connect_sequence(self):
         with client(client_name="tester", health_check_interval=1) as r:
             self.assertEqual(r.client_getname(), "tester")

@@ -90,6 +90,36 @@ TEST(ServerEngine, CountsAfterAFlushInsideATransaction) {
   });
 }
 
+// Long keys with a common start leave room for few in a page: the tree has a dozen levels, and what splits or merges one
+// must not need a stack for all of them at once.
+TEST(ServerEngine, DeepTreesFitAClientsStack) {
+  on_cores(1, [](runtime::Runtime&) {
+    Served served(blank_disk());
+    runtime::Event done;
+    EXPECT_TRUE(runtime::Core::current().spawn(
+        [&] {
+          TestClient client(served.state);
+          constexpr int kKeys = 4000, kAtOnce = 100;
+          for (int begin = 0; begin < kKeys; begin += kAtOnce) {
+            std::vector<std::string> request{"MSET"};
+            for (int i = begin; i < begin + kAtOnce; ++i) {
+              request.push_back(std::string(1000, 'a') + std::to_string(10'000 + i));
+              request.push_back("v");
+            }
+            ASSERT_EQ(client.call(request), kOk);
+          }
+          EXPECT_EQ(client("DBSIZE"), integer(kKeys));
+          for (int i = 0; i < kKeys; ++i) {
+            ASSERT_EQ(client("DEL " + std::string(1000, 'a') + std::to_string(10'000 + i)), integer(1));
+          }
+          done.set();
+        },
+        {.name = "client", .stack_bytes = ServerOptions().stack_bytes}));
+    done.wait();
+    EXPECT_OK(served.opened.db->close());
+  });
+}
+
 int sum_of(const std::string& mget) {
   int sum = 0;
   for (std::size_t at = mget.find('$'); at != std::string::npos; at = mget.find('$', at + 1)) {
