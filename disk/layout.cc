@@ -28,6 +28,17 @@ bool Layout::plausible() const {
          page_count > 0 && page_count <= (device_bytes - pages_offset) / kPageBytes;
 }
 
+Layout Layout::grown_to(std::uint64_t size_bytes) const {
+  // In whole pages: the same image may be opened through blocks of another size next time.
+  size_bytes = round_down(size_bytes, kPageBytes);
+  Layout larger = *this;
+  if (size_bytes <= device_bytes || (size_bytes - pages_offset) / kPageBytes <= page_count) return larger;
+  larger.device_bytes = size_bytes;
+  larger.page_count = (size_bytes - pages_offset) / kPageBytes;
+  KELDA_ASSERT(larger.plausible());
+  return larger;
+}
+
 Result<Layout> choose_layout(std::uint64_t device_bytes, std::uint64_t log_bytes) {
   KELDA_ASSERT(device_bytes >= Superblock::kMinDeviceBytes);
   if (log_bytes == 0) log_bytes = std::clamp(device_bytes / 16, kMinLogBytes, kMaxChosenLogBytes);

@@ -21,7 +21,8 @@ inline constexpr std::uint64_t kSuperblockAreaBytes = 1_MiB;
 inline constexpr std::uint64_t kMinLogBytes = 2_MiB;
 inline constexpr std::uint64_t kMaxChosenLogBytes = 256_MiB;
 
-// Where things lie, in bytes from the start of the device; from the superblock, fixed when the disk is formatted.
+// Where things lie, in bytes from the start of the device; from the superblock. Fixed when the disk is formatted, but for
+// the end of the pages: they are the last area, and follow a device that is enlarged.
 struct Layout {
   std::uint64_t device_bytes = 0;
   std::uint64_t log_offset = 0, log_bytes = 0;
@@ -32,6 +33,8 @@ struct Layout {
   // Seeds every checksum on this disk, so that bytes of another disk, or of an earlier formatting, do not verify.
   std::uint64_t checksum_seed() const;
   std::uint64_t offset_of(PageId page) const { return pages_offset + page.value * kPageBytes; }
+  // The same with the pages up to the end of a device of this size, if it has room for more than page_count; else as it is.
+  Layout grown_to(std::uint64_t size_bytes) const;
   // Areas in order, aligned, inside the device and none empty: what a superblock must say to be believed.
   bool plausible() const;
 };

@@ -102,7 +102,7 @@ Result<Superblock> accept(const SuperblockBytes& bytes, const blockdev::DeviceIn
   }
   if (superblock.layout().device_bytes > info.size_bytes) {
     return Error(Code::kTooSmall,
-                 fmt::format("{} has {} bytes but was formatted with {}: it was cut short; enlarge it to its old size",
+                 fmt::format("{} has {} bytes but the disk on it needs {}: it was cut short; enlarge it to its old size",
                              info.name, info.size_bytes, superblock.layout().device_bytes));
   }
   return superblock;

@@ -34,7 +34,7 @@ struct FormatOptions {
 class Superblock {
  public:
   // Reads and judges a device: kBlankDisk (first and last MiB read as zero), kForeignDisk, kNewerFormat, kCorrupt (both
-  // copies bad), kTooSmall (smaller than when formatted, or than kMinDeviceBytes). Each message names what to do, for
+  // copies bad), kTooSmall (smaller than the superblock says, or than kMinDeviceBytes). Each message names what to do, for
   // those who only read: see advise_to_format.
   static Result<Superblock> read(blockdev::BlockDevice& device);
   // Formats a blank device and flushes: kExists (Kelda's, of whatever version or state) or kForeignDisk if it is not
@@ -47,6 +47,10 @@ class Superblock {
   std::int64_t formatted_at_us() const { return formatted_at_us_; }
   // Copies that verified when read: 1 means that the other is damaged (or was never written), for `kelda check`.
   unsigned valid_copies() const { return valid_copies_; }
+  // Takes a layout of more pages into use (layout().grown_to()), with the checkpoint as it is: clears the space maps of the
+  // groups that are new, whatever lies there, and flushes; then writes both copies, one after the other, each flushed. A
+  // crash or an error on the way leaves the disk at its old size or at the new one. Single caller, before anything writes checkpoints.
+  Result<> grow(blockdev::BlockDevice& device, const Layout& larger);
   // Single caller at a time. Writes the older copy and flushes.
   Result<> write_checkpoint(blockdev::BlockDevice& device, const CheckpointInfo& checkpoint);
 

@@ -1,9 +1,10 @@
-// Formatting: a new superblock over a blank device, or by force over anything.
+// Formatting: a new superblock over a blank device, or by force over anything. And growing, which is formatting the rest.
 #include <algorithm>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "common/assert.h"
 #include "common/planted_bug.h"
 #include "disk/aligned_buffer.h"
 #include "disk/io_batch.h"
@@ -30,14 +31,16 @@ Result<> may_format(blockdev::BlockDevice& device) {
                                           name));
 }
 
-// The space map of every group must read as "nothing in use". On a blank device this only reads, so that a sparse file
+std::uint64_t group_count(const Layout& layout) { return (layout.page_count + kPagesPerSpaceMap - 1) / kPagesPerSpaceMap; }
+
+// The space map of every group from this one on must read as "nothing in use". On a blank device this only reads, so that a sparse file
 // stays sparse; one page each 127 MiB, many at a time.
-Result<> clear_space_maps(blockdev::BlockDevice& device, const Layout& layout) {
+Result<> clear_space_maps(blockdev::BlockDevice& device, const Layout& layout, std::uint64_t first_group) {
   constexpr std::uint64_t kAtOnce = 64;
   AlignedBuffer buffer(kAtOnce * kPageBytes);
   AlignedBuffer zeroes(kPageBytes);
-  const std::uint64_t groups = (layout.page_count + kPagesPerSpaceMap - 1) / kPagesPerSpaceMap;
-  for (std::uint64_t first = 0; first < groups; first += kAtOnce) {
+  const std::uint64_t groups = group_count(layout);
+  for (std::uint64_t first = first_group; first < groups; first += kAtOnce) {
     const std::uint64_t count = std::min(kAtOnce, groups - first);
     std::vector<blockdev::IoSegment> segments(count);
     std::vector<blockdev::Request> requests(count);
@@ -88,7 +91,7 @@ Result<Superblock> Superblock::format(blockdev::BlockDevice& device, const Forma
   }
   // Before anything else of the old disk goes: its superblock must not outlive its pages.
   TRY(flush_device(device));
-  TRY(clear_space_maps(device, layout));
+  TRY(clear_space_maps(device, layout, 0));
   TRY(flush_device(device));
 
   Superblock superblock = SuperblockCodec::fresh(layout);
@@ -97,6 +100,25 @@ Result<Superblock> Superblock::format(blockdev::BlockDevice& device, const Forma
     TRY(SuperblockCodec::write(superblock, device));
   }
   return superblock;
+}
+
+// The last group of the old size may have become longer: its map has had all bits from the start, those beyond the end clear.
+Result<> Superblock::grow(blockdev::BlockDevice& device, const Layout& larger) {
+  KELDA_ASSERT(larger.page_count >= layout_.page_count && larger.pages_offset == layout_.pages_offset &&
+               larger.uuid == layout_.uuid && larger.device_bytes <= device.info().size_bytes);
+  TRY(clear_space_maps(device, larger, group_count(layout_)));
+  // Before the superblock names these groups: a crash between must not leave maps that were never cleared.
+  TRY(flush_device(device));
+  // Both copies, as when formatting: one of the old size that is left alone could rule again when the other is damaged, and
+  // growing anew would clear maps that are in use by then.
+  for (int copy = 0; copy < 2; ++copy) {
+    Superblock next = *this;
+    next.layout_ = larger;
+    ++next.sequence_;
+    TRY(SuperblockCodec::write(next, device));
+    *this = next;
+  }
+  return {};
 }
 
 }  // namespace kelda::disk

@@ -9,7 +9,7 @@
 //     16 compatible        feature bits that a program may ignore when it does not know them
 //     24 incompatible      feature bits that a program must know to open the disk
 //     32 uuid
-//     48 device_bytes      size when formatted
+//     48 device_bytes      size when formatted or last grown
 //     56 log_offset, log_bytes
 //     72 double_write_offset, double_write_bytes
 //     88 pages_offset, page_count

@@ -112,7 +112,9 @@ class DatabaseImpl final : public Database {
   DatabaseImpl() = default;
 
   Result<> attach_disk(const DatabaseOptions& options, OpenReport& report);
-  Result<> build_layers(const DatabaseOptions& options, MakePageMap make_page_map);
+  // `layout`: the disk's, or that of the disk as it is about to be.
+  Result<> build_layers(const DatabaseOptions& options, disk::Layout layout, MakePageMap make_page_map, OpenReport& report);
+  Result<> grow_disk(const disk::Layout& layout, OpenReport& report);
   Result<> recover(OpenReport& report);
   Result<> load_catalog();
   Result<> start_background();

@@ -40,17 +40,31 @@ Result<> DatabaseImpl::attach_disk(const DatabaseOptions& options, OpenReport& r
   }
   if (!superblock) return disk::advise_to_format(std::move(superblock).error());
   superblock_.emplace(std::move(*superblock));
-  store_ = btree::only_sound_pages(disk::make_double_write_store(*device_, superblock_->layout()));
-  report.pages_repaired = TRY(store_->repair()).pages_repaired;
   return {};
 }
 
-Result<> DatabaseImpl::build_layers(const DatabaseOptions& options, MakePageMap make_page_map) {
-  const disk::Layout& layout = superblock_->layout();
+// Before recovery: what the log says does not depend on where the pages end. After the pool was made: a device of a size
+// that this machine has no address space for keeps its old superblock.
+Result<> DatabaseImpl::grow_disk(const disk::Layout& layout, OpenReport& report) {
+  const disk::Layout& old = superblock_->layout();
+  if (layout.page_count == old.page_count) return {};
+  const std::uint64_t old_bytes = old.device_bytes;
+  if (Result<> grown = superblock_->grow(*device_, layout); !grown) {
+    return std::move(grown).error().with_context("taking the new space of an enlarged disk into use");
+  }
+  report.grown_from_bytes = old_bytes;
+  return {};
+}
+
+Result<> DatabaseImpl::build_layers(const DatabaseOptions& options, const disk::Layout layout, MakePageMap make_page_map,
+                                    OpenReport& report) {
+  store_ = btree::only_sound_pages(disk::make_double_write_store(*device_, layout));
   const MemoryPlan plan = TRY(plan_memory(options.memory_bytes));
   const std::uint64_t frames = std::min(plan.pool_frames, std::max(layout.page_count, bufferpool::BufferPool::kMinFrames));
   pool_ = TRY(bufferpool::BufferPool::create({.frame_count = frames, .page_count = layout.page_count}, *store_,
                                              TRY(make_page_map(frames, layout.page_count))));
+  TRY(grow_disk(layout, report));
+  report.pages_repaired = TRY(store_->repair()).pages_repaired;
   wal::LogOptions log_options;
   log_options.durability = options.durability == DurabilityMode::kFlush ? wal::Durability::kFlush : wal::Durability::kNone;
   log_options.buffer_bytes_per_core = plan.log_buffer_bytes;
@@ -106,7 +120,9 @@ Result<std::unique_ptr<DatabaseImpl>> DatabaseImpl::open(std::unique_ptr<blockde
   std::unique_ptr<DatabaseImpl> db(new DatabaseImpl);
   db->device_ = std::move(device);
   TRY(db->attach_disk(options, report));
-  TRY(db->build_layers(options, make_page_map));
+  const disk::Layout& layout = db->superblock_->layout();
+  const bool may_grow = purpose == Purpose::kServe && !db->device_->info().read_only;
+  TRY(db->build_layers(options, may_grow ? layout.grown_to(db->device_->info().size_bytes) : layout, make_page_map, report));
   TRY(db->recover(report));
   TRY(db->load_catalog());
   if (purpose == Purpose::kServe) {

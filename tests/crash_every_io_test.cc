@@ -288,6 +288,20 @@ Result<> much_to_recover(Session& s) {
 
 Result<> recover(Session& s) { return s.open(); }
 
+// The device is larger than its disk, into groups of pages that are new, and something else lies where their maps will be.
+Result<> grow(Session& s) {
+  constexpr std::uint64_t kSizeBytes = 270_MiB;
+  s.disk().grow(kSizeBytes);
+  const auto layout = TRY(disk::Superblock::read(s.disk())).layout().grown_to(kSizeBytes);
+  const std::string garbage(kPageBytes, '\xa5');
+  for (std::uint64_t group = 1; group <= 2; ++group) {
+    s.disk().poke(layout.offset_of(PageId(group * disk::kPagesPerSpaceMap)), as_bytes(garbage));
+  }
+  TRY(s.open());
+  TRY(s.put("t", "first", "1"));
+  return s.put("u", "new", text(1, 20'000));
+}
+
 // The least numbers are nine tenths of what was counted when they were written down.
 const Script kScripts[] = {
     {.name = "format", .prepare = {}, .body = format,
@@ -324,6 +338,10 @@ const Script kScripts[] = {
      .least_operations = 11, .least_states = 81},
     {.name = "start", .prepare = two_trees, .body = start,
      .least_operations = 17, .least_states = 5, .opens = true},
+    {.name = "growth", .prepare = two_trees, .body = grow,
+     .least_operations = 32, .least_states = 45, .opens = true},
+    {.name = "growth in recovery", .prepare = much_to_recover, .body = grow,
+     .least_operations = 74, .least_states = 277, .clean = false, .opens = true},
     {.name = "recovery", .prepare = much_to_recover, .body = recover,
      .least_operations = 57, .least_states = 242, .clean = false, .opens = true},
 };

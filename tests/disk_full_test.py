@@ -99,6 +99,39 @@ class DiskFull(acceptance.Case):
     def test_values_in_leaves(self):
         self.fill_and_recover(700, "18M")
 
+    def test_an_enlarged_disk_is_used(self):
+        disk = self.folder / "disk"
+        server = self.server(disk, create="24M", memory="64M")
+        keys = self.fill(server.client(), 20_000)
+        for size, stop in (200, "clean"), (220, "kill"):
+            # Once after a clean shutdown, once after a crash.
+            if stop == "clean":
+                self.assertEqual(server.stop(), 0, server.output())
+            else:
+                server.kill()
+            os.truncate(disk, size << 20)
+            self.assertRegex(check(disk)[1], f"enlarged to {size} MiB: the next start takes the new space into use")
+            server = self.server(disk, memory="64M")
+            client = server.client()
+            self.assertRegex(server.output(), r"the disk was enlarged from \d+ MiB; the new space is in use")
+            self.assertRegex(server.output(), rf"disk \S+: {size} MiB,")
+            self.assertIn(f": {size} MiB,", client.execute_command("INFO").get("device", ""))
+            self.compare(client, keys, 20_000)
+            added = {f"k{len(keys) + i}": value_of(len(keys) + i, 20_000) for i in range(500)}
+            self.assertEqual(self.at_once(client, "set", added.items()), [True] * len(added))
+            keys += list(added)
+            client.close()
+        self.assertEqual(server.stop(), 0, server.output())
+        code, text = check(disk)
+        self.assertEqual(code, 0, text)
+        self.assertRegex(text, "220 MiB, ")
+        self.assertNotIn("enlarged", text)
+        # The other way is refused: it would cut off what is there.
+        os.truncate(disk, 200 << 20)
+        code, text = check(disk)
+        self.assertEqual(code, 1, text)
+        self.assertRegex(text, "cut short; enlarge it to its old size")
+
     def test_values_in_overflow_pages(self):
         self.fill_and_recover(20_000, "24M")
 

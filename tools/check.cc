@@ -12,10 +12,13 @@ namespace kelda::tools {
 
 namespace {
 
-void print_for_people(const std::string& name, const engine::DiskCheck& c) {
+void print_for_people(const std::string& name, std::uint64_t device_bytes, const engine::DiskCheck& c) {
   const auto n = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
   std::printf("%s: %s, %llu pages, %llu in use, %llu free\n", name.c_str(), format_size(c.layout.device_bytes).c_str(),
               n(c.layout.page_count), n(c.used_pages), n(c.layout.page_count - c.used_pages));
+  if (c.layout.grown_to(device_bytes).page_count > c.layout.page_count) {
+    std::printf("the device was enlarged to %s: the next start takes the new space into use\n", format_size(device_bytes).c_str());
+  }
   std::printf("log: %s, %llu batches, %llu records, %s\n", c.was_clean ? "closed cleanly" : "to be recovered at the next start",
               n(c.log_batches), n(c.log_records), format_size(c.log_bytes).c_str());
   if (!c.was_clean) {
@@ -57,13 +60,14 @@ void print_json(const std::string& name, const engine::DiskCheck& c) {
 
 Result<bool> run(const CheckOptions& options) {
   auto device = TRY(blockdev::open(options.disk, {.read_only = true}));
+  const std::uint64_t device_bytes = device->info().size_bytes;
   Result<engine::DiskCheck> checked = Code::kFailed;
   {
     Progress progress("pages");
     checked = engine::check_disk(std::move(device), {.memory_bytes = memory_to_use(options.memory_bytes, 256_MiB)}, progress);
   }
   const engine::DiskCheck report = TRY(std::move(checked));
-  options.json ? print_json(options.disk, report) : print_for_people(options.disk, report);
+  options.json ? print_json(options.disk, report) : print_for_people(options.disk, device_bytes, report);
   return report.sound();
 }
 

@@ -32,6 +32,9 @@ std::string describe(const blockdev::DeviceInfo& info) {
 
 void print_database(const Database& db, const OpenReport& opened, bool flush) {
   std::printf("disk %s\n", describe(db.device().info()).c_str());
+  if (opened.grown_from_bytes != 0) {
+    std::printf("the disk was enlarged from %s; the new space is in use\n", format_size(opened.grown_from_bytes).c_str());
+  }
   std::printf("durability: %s\n", flush ? "flush: what is acknowledged is on the disk and flushed"
                                         : "NONE: what is acknowledged may be lost");
   if (opened.created) {

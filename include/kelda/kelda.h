@@ -73,6 +73,7 @@ struct DatabaseOptions {
 struct OpenReport {
   bool created = false, was_clean = false;
   std::uint64_t log_bytes = 0, records = 0, undone_transactions = 0, pages_repaired = 0, duration_us = 0;
+  std::uint64_t grown_from_bytes = 0;  // the disk's size before, if the device was larger than it; else 0
 };
 
 struct DatabaseStats {
