@@ -190,6 +190,12 @@ class CommandLine(acceptance.Case):
         self.assert_usage(["'frobnicate' is no command", "serve"], "frobnicate")
         self.assert_usage(["--help"])
         self.assert_usage(["'12Q' is no size"], "serve", "--disk", "x", "--create", "12Q")
+        for command in (["serve", "--disk", "x"], ["vm", "--disk", "x"], ["bench", "kv"], ["selftest", "--disk", "x"]):
+            self.assert_usage(["'0' is no size"], *command, "--create", "0")
+        for command in (["serve", "--disk", "x"], ["vm", "--disk", "x"], ["bench", "kv"], ["check", "x"], ["dump", "x"]):
+            self.assert_usage(["'0' is no size"], *command, "--memory", "0")
+            self.assert_usage(["'0M' is no size"], *command, "--memory", "0M")
+        self.assert_usage(["kelda bench: 'kw' is no command"], "help", "bench", "kw")
         self.assert_usage(["--durability"], "serve", "--disk", "x", "--durability", "perhaps")
         self.assert_usage(["--disk"], "serve")
         self.assert_usage(["--cpus"], "vm", "--disk", "x", "--cpus", "99")
@@ -199,6 +205,29 @@ class CommandLine(acceptance.Case):
             code, text = self.kelda(*command, "--help")
             self.assertEqual(code, 0)
             self.assertIn("Usage:", text)
+
+    def test_help_and_version_as_words_and_as_options(self):
+        code, version = self.kelda("version")
+        self.assertEqual(code, 0)
+        self.assertRegex(version, r"^kelda \d+\.\d+\S*\n$")
+        for option in ("--version", "-v"):
+            self.assertEqual(self.kelda(option), (0, version))
+        self.assertEqual(self.kelda("help"), self.kelda("--help"))
+        for command in ["serve"], ["bench", "kv"]:
+            code, text = self.kelda("help", *command)
+            self.assertEqual(code, 0, text)
+            self.assertIn("Usage: kelda " + " ".join(command), text)
+            self.assertIn("--memory SIZE", text)
+
+    def test_more_memory_than_there_is(self):
+        disk = self.folder / "disk"
+        words = ["--memory 1000 TiB is more than this machine has", "give less"]
+        self.assert_refused(words, "--disk", str(disk), "--create", "32M", "--memory", "1000T", unchanged=[disk])
+        for command in (["check", "x"], ["dump", "x"], ["bench", "kv", "--disk", str(disk), "--create", "32M"]):
+            code, text = self.kelda(*command, "--memory", "1000T")
+            self.assertEqual(code, 1, text)
+            self.assertRegex(text, words[0])
+        self.assertFalse(disk.exists())
 
     def test_addresses(self):
         disk = self.folder / "disk"

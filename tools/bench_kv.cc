@@ -1,7 +1,8 @@
 // `kelda bench kv`: the engine, driven in this process, hosted or bare.
 //
 // Every client is a fiber that does one operation after the other: a read of one key, or an update of one key in a
-// transaction of its own that is durable before the next operation starts (unless --durability none).
+// transaction of its own that is durable before the next operation starts (unless --durability none). Its records are in a
+// tree of their own, which is gone at the end, also after an error or a request to stop.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -10,6 +11,7 @@
 #include "blockdev/blockdev.h"
 #include "kelda/kelda.h"
 #include "runtime/machine.h"
+#include "tools/bench_tree.h"
 #include "tools/commands.h"
 #include "tools/histogram.h"
 #include "tools/json.h"
@@ -30,12 +32,15 @@ struct Shared {
   KeyChooser chooser;
   std::atomic<std::uint64_t> loaded{0};
   std::atomic<bool> stop{false};
-  std::atomic<bool> failed{false};
+  std::atomic<bool> failed{false}, interrupted{false};
   runtime::SpinLatch latch;  // guards what follows
   std::string error;
   Histogram latencies;
   std::uint64_t reads = 0, updates = 0;
 
+  Result<> not_interrupted() const {
+    return interrupted ? Result<>(Error(Code::kFailed, "stopped before its end, as asked")) : Result<>();
+  }
   void fail(const Error& e) {
     std::scoped_lock guard(latch);
     if (error.empty()) error = e.to_string();
@@ -157,10 +162,21 @@ void print_result(const Shared& s, double seconds, std::uint64_t busy, const Dat
               per_op(device(&DatabaseStats::device_write_bytes)));
 }
 
+// Ends the measuring when its time is over, in small steps: somebody else may end it before.
+void stop_when_over(Shared& s, std::uint64_t start_ns) {
+  constexpr std::uint64_t kStepNs = 20'000'000;
+  const std::uint64_t end_ns = start_ns + static_cast<std::uint64_t>(s.options.seconds * 1e9);
+  for (std::uint64_t now = start_ns; now < end_ns && !s.stop; now = runtime::now_ns()) {
+    runtime::Core::current().sleep_until(std::min(end_ns, now + kStepNs));
+  }
+  s.stop = true;
+}
+
 Result<> measure(runtime::Runtime& rt, Shared& s) {
   const auto load_start = runtime::now_ns();
   TRY(on_all(rt, 4, [&s](std::uint32_t) { load(s); }));
   if (s.failed) return Error(Code::kFailed, "loading: " + s.error);
+  TRY(s.not_interrupted());
   TRY(s.db.checkpoint());
   std::fprintf(stderr, "loaded %llu records in %.1f s\n", static_cast<unsigned long long>(s.options.records),
                static_cast<double>(runtime::now_ns() - load_start) / 1e9);
@@ -169,13 +185,15 @@ Result<> measure(runtime::Runtime& rt, Shared& s) {
   const DatabaseStats before = s.db.stats();
   const std::uint64_t busy_before = busy_ns(rt);
   const auto start_ns = runtime::now_ns();
-  TRY(runtime::Core::current().spawn([&s, start_ns] {
-    runtime::Core::current().sleep_until(start_ns + static_cast<std::uint64_t>(s.options.seconds * 1e9));
-    s.stop = true;
-  }));
-  TRY(on_all(rt, fibers, [&s](std::uint32_t i) { drive(s, 0x5eed + i); }));
+  runtime::Completion timer;
+  TRY(runtime::spawn_counted(runtime::Core::current(), timer, [&s, start_ns] { stop_when_over(s, start_ns); }));
+  Result<> driven = on_all(rt, fibers, [&s](std::uint32_t i) { drive(s, 0x5eed + i); });
+  s.stop = true;
+  timer.wait();
+  TRY(std::move(driven));
   const double seconds = static_cast<double>(runtime::now_ns() - start_ns) / 1e9;
   if (s.failed) return Error(Code::kFailed, s.error);
+  TRY(s.not_interrupted());
   print_result(s, seconds, busy_ns(rt) - busy_before, before, s.db.stats());
   return {};
 }
@@ -190,27 +208,48 @@ std::string scratch_disk(const BenchKvOptions& options, bool& temporary) {
   return std::string(folder != nullptr ? folder : "/tmp") + "/kelda-bench-" + std::to_string(runtime::random_u64()) + ".disk";
 }
 
-Result<> run(runtime::Runtime& rt, const BenchKvOptions& options) {
+// Between opening and closing.
+Result<> run_on(Database& db, runtime::Runtime& rt, const BenchKvOptions& options, runtime::Event& stop) {
+  BenchTree tree = TRY(BenchTree::make(db, options.keep_data));
+  Shared shared(options, db, tree.tree());
+  runtime::Completion watcher;
+  Result<> measured = runtime::spawn_counted(runtime::Core::current(), watcher, [&] {
+    stop.wait();
+    shared.interrupted = true;
+    shared.stop = true;
+  });
+  if (measured) measured = measure(rt, shared);
+  stop.set();  // ends the fiber above
+  watcher.wait();
+  Result<> removed = tree.remove();
+  TRY(std::move(measured));
+  return removed;
+}
+
+Result<> run(runtime::Runtime& rt, const BenchKvOptions& options, runtime::Event& stop) {
   bool temporary = false;
   const std::string disk = scratch_disk(options, temporary);
   DatabaseOptions db_options;
-  db_options.memory_bytes = memory_to_use(options.memory_bytes, 1_GiB);
+  db_options.memory_bytes = TRY(memory_to_use(options.memory_bytes, 1_GiB));
   db_options.durability = options.durability == "none" ? DurabilityMode::kNone : DurabilityMode::kFlush;
   db_options.create_if_blank = true;
   db_options.force_create = options.force;
   auto db = TRY(Database::open(disk, options.create_bytes, db_options));
   if (temporary) std::remove(disk.c_str());  // stays until it is closed
-  Shared shared(options, *db, TRY(db->tree("bench", true)));
-  TRY(measure(rt, shared));
-  return db->close();
+  Result<> done = run_on(*db, rt, options, stop);
+  Result<> closed = db->close();
+  TRY(std::move(done));
+  return closed;
 }
 
 }  // namespace
 
 int bench_kv(const BenchKvOptions& options) {
+  static runtime::Event stop;  // lives as long as the process, as set_on_stop_request() asks
+  runtime::set_on_stop_request(stop);
   Result<> done;
   auto code = runtime::Runtime::run({.core_count = options.threads}, [&](runtime::Runtime& rt) {
-    done = run(rt, options);
+    done = run(rt, options, stop);
     return 0;
   });
   if (!code) done = std::move(code).error();

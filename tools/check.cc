@@ -59,12 +59,13 @@ void print_json(const std::string& name, const engine::DiskCheck& c) {
 }
 
 Result<bool> run(const CheckOptions& options) {
+  const std::uint64_t memory_bytes = TRY(memory_to_use(options.memory_bytes, 256_MiB));
   auto device = TRY(blockdev::open(options.disk, {.read_only = true}));
   const std::uint64_t device_bytes = device->info().size_bytes;
   Result<engine::DiskCheck> checked = Code::kFailed;
   {
     Progress progress("pages");
-    checked = engine::check_disk(std::move(device), {.memory_bytes = memory_to_use(options.memory_bytes, 256_MiB)}, progress);
+    checked = engine::check_disk(std::move(device), {.memory_bytes = memory_bytes}, progress);
   }
   const engine::DiskCheck report = TRY(std::move(checked));
   options.json ? print_json(options.disk, report) : print_for_people(options.disk, device_bytes, report);

@@ -18,7 +18,8 @@ CLI::Option* add_size(CLI::App* app, const std::string& name, std::uint64_t& byt
       ->add_option_function<std::string>(
           name,
           [&bytes, name](const std::string& text) {
-            if (!parse_size(text, bytes)) throw CLI::ValidationError(name, "'" + text + "' is no size; write 256M or 4G");
+            // Nothing is no size either: inside, 0 stands for an option that was not given.
+            if (!parse_size(text, bytes) || bytes == 0) throw CLI::ValidationError(name, "'" + text + "' is no size; write 256M or 4G");
           },
           help)
       ->type_name("SIZE")
@@ -155,6 +156,7 @@ void add_bench(CLI::App& root, BenchKvOptions& o) {
   add_size(app, "--create", o.create_bytes, "Size of the disk if it is created", "4G");
   app->add_flag("--force", o.force, "Format the disk whatever it holds. Its content is lost");
   add_size(app, "--memory", o.memory_bytes, "Bound of the engine's memory; bare: what the machine has", "1G");
+  app->add_flag("--keep-data", o.keep_data, "Also on a disk that holds data, which stays as it is. What the benchmark wrote is removed, as always");
   app->add_option("--records", o.records, "Keys of 16 bytes, loaded first")->capture_default_str();
   app->add_option("--value-bytes", o.value_bytes, "Bytes of a value")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app->add_option("--threads", o.threads, "Cores that drive")->check(CLI::Range(1, 64))->capture_default_str();
@@ -205,8 +207,22 @@ void add_sim(CLI::App& root, SimOptions& o) {
   app->add_flag("--json", o.json, "For programs");
 }
 
-int version() {
-  std::printf("kelda %s\n", KELDA_VERSION);
+constexpr const char* kVersionLine = "kelda " KELDA_VERSION;
+
+// `kelda help`, `kelda help bench kv`: as --help, which every command has.
+int help(CLI::App& root, std::ostream& out, std::ostream& err) {
+  CLI::App* app = &root;
+  std::string path = "kelda";
+  for (const std::string& word : root.get_subcommand("help")->remaining()) {
+    const auto named = app->get_subcommands([&](CLI::App* command) { return command->get_name() == word; });
+    if (named.empty()) {
+      err << path << ": '" << word << "' is no command; `kelda help` lists what there is\n";
+      return kExitUsage;
+    }
+    app = named.front();
+    path += " " + word;
+  }
+  out << app->help(app == &root ? "kelda" : path);
   return 0;
 }
 
@@ -231,12 +247,19 @@ std::optional<int> parse_command_line(int argc, char** argv, CommandLine& line, 
   add_bench(root, line.bench);
   add_sim(root, line.sim);
   root.add_subcommand("version", "Print the version");
+  root.add_subcommand("help", "Explain this program, or the command that is named")->prefix_command();
+  root.set_version_flag("-v,--version", kVersionLine, "Print the version");
   try {
     root.parse(argc, argv);
+    if (root.got_subcommand("help")) return help(root, out, err);
+    if (root.got_subcommand("version")) {
+      out << kVersionLine << "\n";
+      return 0;
+    }
   } catch (const CLI::ParseError& error) {
     // The parser's own text does not say which word it did not know.
     if (argc > 1 && argv[1][0] != '-' && !is_command(root, argv[1])) {
-      err << "kelda: '" << argv[1] << "' is no command; there are vm, serve, check, dump, selftest, sim, bench and version\n";
+      err << "kelda: '" << argv[1] << "' is no command; there are vm, serve, check, dump, selftest, sim, bench, version and help\n";
       return kExitUsage;
     }
     return root.exit(error, out, err) == 0 ? 0 : kExitUsage;
@@ -255,8 +278,7 @@ int run_command_line(int argc, char** argv) {
   if (line.command == "dump") return dump(line.dump);
   if (line.command == "selftest") return selftest(line.selftest);
   if (line.command == "bench") return bench_kv(line.bench);
-  if (line.command == "sim") return sim(line.sim);
-  return version();
+  return sim(line.sim);
 }
 
 }  // namespace kelda::tools

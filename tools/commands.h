@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "common/result.h"
+
 namespace kelda::tools {
 
 inline constexpr int kExitFailed = 1;
@@ -103,6 +105,7 @@ struct BenchKvOptions {
   std::string disk;                   // empty: a file in the temporary directory; bare: /dev/vda
   std::uint64_t create_bytes = 4ull << 30;
   bool force = false;
+  bool keep_data = false;             // run on a disk that holds data, beside it
   std::uint64_t memory_bytes = 0;     // 0: hosted 1 GiB, bare what the machine has
   std::uint64_t records = 1'000'000;
   std::uint32_t value_bytes = 120;
@@ -161,6 +164,7 @@ std::string format_size(std::uint64_t bytes);
 // "90s", "30m", "12h", "7d", "3600", "off" (0): seconds. False if it is no time.
 bool parse_duration(const std::string& text, std::uint64_t& seconds);
 // What was asked for; else hosted the default, and bare all that is free but a share for stacks and the C library's heap.
-std::uint64_t memory_to_use(std::uint64_t asked_bytes, std::uint64_t hosted_default_bytes);
+// kOutOfMemory: the machine does not have as much as was asked for.
+Result<std::uint64_t> memory_to_use(std::uint64_t asked_bytes, std::uint64_t hosted_default_bytes);
 
 }  // namespace kelda::tools

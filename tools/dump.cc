@@ -237,7 +237,7 @@ struct CloseFile {
 
 Result<bool> run(const DumpOptions& options) {
   engine::SalvageOptions salvage;
-  salvage.memory_bytes = memory_to_use(options.memory_bytes, 256_MiB);
+  salvage.memory_bytes = TRY(memory_to_use(options.memory_bytes, 256_MiB));
   salvage.include_uncertain = options.uncertain;
   salvage.names = TRY(parse_names(options.names));
   auto device = TRY(blockdev::open(options.disk, {.read_only = true}));

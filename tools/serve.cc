@@ -103,7 +103,7 @@ Result<std::uint16_t> port_of(const std::string& address) {
 }
 
 Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& stop) {
-  const std::uint64_t memory_bytes = memory_to_use(options.memory_bytes, 256_MiB);
+  const std::uint64_t memory_bytes = TRY(memory_to_use(options.memory_bytes, 256_MiB));
   const MemoryShares shares = TRY(share_out(memory_bytes, options.limits.all_bytes));
   const bool flush = options.durability != "none";
   print_machine(rt.core_count(), memory_bytes);

@@ -70,9 +70,15 @@ bool parse_duration(const std::string& text, std::uint64_t& seconds) {
   return true;
 }
 
-std::uint64_t memory_to_use(std::uint64_t asked_bytes, std::uint64_t hosted_default_bytes) {
-  if (asked_bytes != 0) return asked_bytes;
+Result<std::uint64_t> memory_to_use(std::uint64_t asked_bytes, std::uint64_t hosted_default_bytes) {
   const runtime::MachineInfo machine = runtime::machine_info();
+  // Bare, what is not free is never to be had. Hosted, what others use may be given up, but not more than there is.
+  const std::uint64_t most_bytes = machine.bare ? machine.available_bytes : machine.memory_bytes;
+  if (asked_bytes > most_bytes && most_bytes != 0) {
+    return Error(Code::kOutOfMemory, "--memory " + format_size(asked_bytes) + " is more than this machine has: " +
+                                         format_size(most_bytes) + (machine.bare ? " are free" : "") + "; give less");
+  }
+  if (asked_bytes != 0) return asked_bytes;
   return machine.bare ? machine.available_bytes - machine.available_bytes / 8 : hosted_default_bytes;
 }
 

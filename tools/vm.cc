@@ -186,6 +186,7 @@ Result<int> run(const VmOptions& options) {
     return Error(Code::kNotFound, "passt is not installed: `apt-get install passt`, or --net user, which needs nothing");
   }
   // What is wrong with the command line is said before a disk is made.
+  TRY(memory_to_use(options.memory_bytes, options.memory_bytes));
   TRY(qemu_command(options, {}));
   if (in_user_space(options)) TRY(passt_command(options, {}));
   if (in_user_space(options) && !options.print_command) TRY(check_port_free(options.resp));
