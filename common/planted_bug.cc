@@ -58,6 +58,7 @@ constexpr std::array kNames = std::to_array<std::string_view>({
     "reader_skips_commit_lsn",
     "scan_without_lock",
     "both_readers_upgrade",
+    "self_deadlock_not_seen",
     "drop_forgotten",
     "full_device_forgotten",
     "reply_before_durable",

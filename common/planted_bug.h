@@ -66,6 +66,7 @@ enum class Bug : std::uint8_t {
   kReaderSkipsCommitLsn,     // a read outside a transaction does not wait for what it read
   kScanWithoutLock,          // a scan takes no lock
   kBothReadersUpgrade,       // two readers of a key both become its writer
+  kSelfDeadlockNotSeen,      // who asks for a lock of its own thread's other transaction waits for it
   kDropForgotten,            // an emptied tree's pages are not written down as to be reclaimed
   // net/
   kFullDeviceForgotten,      // what found the device full waits for lwIP's timer

@@ -24,6 +24,8 @@ const char* code_name(Code code) {
     case Code::kUnsupported: return "unsupported";
     case Code::kFailed: return "engine failed";
     case Code::kTimeout: return "timed out";
+    case Code::kLockTimeout: return "lock not had in time";
+    case Code::kSelfDeadlock: return "would wait for itself";
     case Code::kClosed: return "closed";
   }
   return "unknown";

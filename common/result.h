@@ -32,6 +32,8 @@ enum class Code : std::uint8_t {
   kUnsupported,      // not available on this platform or device
   kFailed,           // the engine met a failed write or flush and has stopped acknowledging
   kTimeout,
+  kLockTimeout,      // another transaction held the lock for longer than the caller wanted to wait
+  kSelfDeadlock,     // the lock is held by another open transaction of the very thread that asks for it
   kClosed,           // end of stream, or shut down
 };
 

@@ -54,6 +54,7 @@ void DatabaseImpl::stop_background() {
 }
 
 Result<> DatabaseImpl::start_scrub() {
+  TRY(usable());
   if (scrubber_ == nullptr) return Error(Code::kUnsupported, "this database was opened without background work");
   return scrubber_->start();
 }
@@ -85,7 +86,7 @@ void DatabaseImpl::reclaim_loop() {
       continue;
     }
     const Result<> done = reclaim(ref);
-    if (done.failed_with(Code::kConflict)) continue;
+    if (done.failed_with(Code::kConflict) || done.failed_with(Code::kLockTimeout)) continue;
     // An error stays visible: the drop record is still in the catalog, so the next start tries again, and a damaged page
     // is what `kelda check` reports.
     std::scoped_lock guard(entries_mutex_);
@@ -123,7 +124,7 @@ Result<> DatabaseImpl::reclaim(TreeRef ref) {
     if (stopping_) return Error(Code::kConflict);
     runtime::Core::current().yield();
   }
-  TransactionImpl txn(*this, /*internal=*/true);
+  TransactionImpl txn(*this, TransactionImpl::Kind::kInternal);
   TRY(txn.erase(catalog(), dropped_key(ref.id)));
   tree.free_root(txn.tree_txn());
   log_->set_count(ref.id, 0);

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "common/planted_bug.h"
+#include "engine/lock_wait.h"
 #include "engine/transaction.h"
 
 namespace kelda::engine {
@@ -13,16 +14,43 @@ namespace {
 // The database's own transactions lose against others only for a moment.
 template <class Body>
 Result<> retry_conflicts(DatabaseImpl& db, Body body) {
+  runtime::TimeNs deadline_ns = 0;
   for (;;) {
-    TransactionImpl txn(db);
+    TransactionImpl txn(db, TransactionImpl::Kind::kCall);
     Result<> done = body(txn);
     if (done) done = txn.commit();
     if (!done.failed_with(Code::kConflict)) return done;
+    if (deadline_ns == 0) {
+      deadline_ns = lock_deadline_ns(db.lock_timeout_us());
+    } else if (deadline_ns != runtime::kNever && runtime::now_ns() >= deadline_ns) {
+      return lock_timeout("what this call needs", db.lock_timeout_us());
+    }
     runtime::Core::current().yield();
   }
 }
 
+std::uint64_t next_number() {
+  // Spread out: what happens to stand in a Tree that nobody filled in is hardly ever one of them.
+  static std::atomic<std::uint64_t> opened{0};
+  return (opened.fetch_add(1, std::memory_order_relaxed) + 1) * 0x9e3779b97f4a7c15;
+}
+
 }  // namespace
+
+DatabaseImpl::DatabaseImpl() : number_(next_number()) {}
+
+Tree DatabaseImpl::handle_of(TreeEntry& entry) const { return Tree(entry.ref.load()->id, &entry, number_); }
+
+Result<> DatabaseImpl::usable() const {
+  if (closed_.load(std::memory_order_relaxed)) return Error(Code::kClosed, "the database was closed");
+  return {};
+}
+
+Error DatabaseImpl::not_ours(Tree tree) const {
+  if (tree.database() == 0) return Error(Code::kInvalidArgument, "the Tree is an empty one: get it from Database::tree()");
+  return Error(Code::kInvalidArgument, "the Tree belongs to another database, or to an earlier opening of this one: get it "
+                                       "from this database's tree()");
+}
 
 const TreeRef* DatabaseImpl::keep_ref(TreeRef ref) {
   std::scoped_lock guard(entries_mutex_);
@@ -40,6 +68,7 @@ Error DatabaseImpl::not_a_tree(const TreeEntry& entry) const {
 }
 
 Result<Tree> DatabaseImpl::tree(std::string_view name, bool create) {
+  TRY(usable());
   if (name.empty() || name.size() > kMaxTreeNameBytes) {
     return Error(Code::kInvalidArgument, "a tree's name has 1 to " + std::to_string(kMaxTreeNameBytes) + " bytes");
   }
@@ -72,6 +101,7 @@ Result<Tree> DatabaseImpl::tree(std::string_view name, bool create) {
 }
 
 Result<std::vector<std::string>> DatabaseImpl::tree_names() {
+  TRY(usable());
   std::scoped_lock guard(entries_mutex_);
   std::vector<std::string> names;
   for (const auto& [name, entry] : entries_) names.push_back(name);
@@ -79,6 +109,7 @@ Result<std::vector<std::string>> DatabaseImpl::tree_names() {
 }
 
 Result<> DatabaseImpl::drop_tree(std::string_view name) {
+  TRY(usable());
   TreeEntry* entry = nullptr;
   {
     std::scoped_lock guard(entries_mutex_);
@@ -92,12 +123,17 @@ Result<> DatabaseImpl::drop_tree(std::string_view name) {
   return {};
 }
 
-std::unique_ptr<Transaction> DatabaseImpl::begin() { return std::make_unique<TransactionImpl>(*this); }
+std::unique_ptr<Transaction> DatabaseImpl::begin() { return std::make_unique<TransactionImpl>(*this, TransactionImpl::Kind::kPrograms); }
 
 Result<bool> DatabaseImpl::get(Tree tree, std::string_view key, std::string& value, Lsn* lsn) {
-  TreeEntry& entry = entry_of(tree);
+  TRY(usable());
+  TreeEntry* const found_entry = entry_of(tree);
+  if (found_entry == nullptr) return not_ours(tree);
+  TreeEntry& entry = *found_entry;
+  if (key.size() > btree::kMaxKeyBytes) return key_too_long(key.size());
   const std::uint32_t bucket = locks_->bucket_of(entry.ordinal, as_bytes(key));
   locks_->prefetch(bucket);
+  runtime::TimeNs deadline_ns = 0;  // of waits; 0: none yet
   for (;;) {
     const TreeRef* ref = entry.ref.load(std::memory_order_acquire);
     if (ref == nullptr) return not_a_tree(entry);
@@ -113,10 +149,7 @@ Result<bool> DatabaseImpl::get(Tree tree, std::string_view key, std::string& val
     };
     Result<bool> found = btree::BTree(env(), ref->id, ref->root).lookup(as_bytes(key), value, may_use);
     if (found.failed_with(Code::kConflict)) {
-      if (!locks_->readable(bucket)) {
-        locks_->lock_until(bucket, LockMode::kShared, runtime::kNever);
-        locks_->unlock(bucket, LockMode::kShared);
-      }
+      if (!locks_->readable(bucket)) TRY(wait_readable(bucket, deadline_ns));
       continue;
     }
     if (!found && entry.ref.load(std::memory_order_acquire) != ref) continue;  // read pages that were being reclaimed
@@ -130,6 +163,16 @@ Result<bool> DatabaseImpl::get(Tree tree, std::string_view key, std::string& val
     }
     return found;
   }
+}
+
+// Until the writer of the bucket has gone; the deadline is the whole call's.
+Result<> DatabaseImpl::wait_readable(std::uint32_t bucket, runtime::TimeNs& deadline_ns) {
+  const auto bars = [&](const TransactionImpl& other) { return other.bars(bucket, LockMode::kShared); };
+  if (barred_by_this_fiber(nullptr, bars)) return self_deadlock("a key");
+  if (deadline_ns == 0) deadline_ns = lock_deadline_ns(lock_timeout_us_);
+  if (!locks_->lock_until(bucket, LockMode::kShared, deadline_ns)) return lock_timeout("a key", lock_timeout_us_);
+  locks_->unlock(bucket, LockMode::kShared);
+  return {};
 }
 
 Result<> DatabaseImpl::put(Tree tree, std::string_view key, std::string_view value) {
@@ -154,16 +197,18 @@ Result<> DatabaseImpl::wait_durable(Lsn lsn) {
 }
 
 std::uint64_t DatabaseImpl::count(Tree tree) const {
-  const TreeEntry& entry = entry_of(tree);
+  const TreeEntry* const entry = entry_of(tree);
+  if (entry == nullptr) return 0;
   // In this order: a commit stores ref before it forgets what it was.
-  const TreeRef* ref = entry.emptied.load(std::memory_order_acquire);
-  if (ref == nullptr) ref = entry.ref.load(std::memory_order_acquire);
+  const TreeRef* ref = entry->emptied.load(std::memory_order_acquire);
+  if (ref == nullptr) ref = entry->ref.load(std::memory_order_acquire);
   if (ref == nullptr) return 0;
   const std::int64_t count = log_->count_of(ref->id);
   return count < 0 ? 0 : static_cast<std::uint64_t>(count);
 }
 
 Result<> DatabaseImpl::checkpoint() {
+  TRY(usable());
   TRY(log_->checkpoint());
   discard_freed(runtime::kNever);
   return {};
@@ -207,18 +252,25 @@ DatabaseStats DatabaseImpl::stats() const {
 }
 
 Result<> DatabaseImpl::close() {
-  if (closed_) return {};
-  const auto open = open_transactions_.load(std::memory_order_relaxed);
-  if (open != 0) return Error(Code::kBusy, std::to_string(open) + " transactions are open");
+  // Before the look at what is open: a transaction that begins meanwhile sees that it may not, or is seen.
+  if (closed_.exchange(true)) return close_result_;
+  if (const auto open = open_transactions_.count(); open != 0) {
+    closed_ = false;
+    return Error(Code::kBusy, std::to_string(open) + (open == 1 ? " transaction is" : " transactions are") +
+                                  " open: end them first, then close again");
+  }
   stop_background();
-  closed_ = true;
-  TRY(log_->checkpoint(true));
+  close_result_ = log_->checkpoint(true);
+  if (!close_result_) return close_result_;
   // A hint: what is left keeps its place on the device until it is used again.
   constexpr runtime::TimeNs kLongestDiscardNs = 2'000'000'000;
   discard_freed(runtime::now_ns() + kLongestDiscardNs);
-  return {};
+  return close_result_;
 }
 
-DatabaseImpl::~DatabaseImpl() { stop_background(); }
+DatabaseImpl::~DatabaseImpl() {
+  stop_background();
+  open_transactions_.abandon([](TransactionImpl& transaction) { transaction.abandon(); });
+}
 
 }  // namespace kelda::engine

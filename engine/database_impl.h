@@ -21,10 +21,12 @@
 #include "btree/space.h"
 #include "bufferpool/buffer_pool.h"
 #include "bufferpool/page_map.h"
+#include "common/planted_bug.h"
 #include "disk/page_store.h"
 #include "disk/superblock.h"
 #include "engine/catalog.h"
 #include "engine/lock_table.h"
+#include "engine/open_transactions.h"
 #include "engine/scrub.h"
 #include "kelda/kelda.h"
 #include "runtime/sync.h"
@@ -84,8 +86,11 @@ class DatabaseImpl final : public Database {
   const disk::Superblock& superblock() const { return *superblock_; }
   btree::TreeRecovery& recovery() { return *recovery_; }
   TreeEntry& catalog() { return *catalog_; }
-  static TreeEntry& entry_of(Tree tree) { return *static_cast<TreeEntry*>(tree.entry_); }
-  static Tree handle_of(TreeEntry& entry) { return Tree(entry.ref.load()->id, &entry); }
+  // Null for what is not a tree of this database: not_ours() says so.
+  TreeEntry* entry_of(Tree tree) const {
+    return tree.database_ == number_ ? static_cast<TreeEntry*>(tree.entry_) : nullptr;
+  }
+  Error not_ours(Tree tree) const;
   TreeId next_tree_id() { return TreeId{next_tree_id_.fetch_add(1, std::memory_order_relaxed)}; }
   // Kept until the database closes: readers may hold an older one.
   const TreeRef* keep_ref(TreeRef ref);
@@ -105,11 +110,20 @@ class DatabaseImpl final : public Database {
     if (undo_failed_.load(std::memory_order_acquire)) return log_->health();
     return {};
   }
-  void transaction_started() { open_transactions_.fetch_add(1, std::memory_order_relaxed); }
-  void transaction_ended() { open_transactions_.fetch_sub(1, std::memory_order_relaxed); }
+  OpenTransactions& open_transactions() { return open_transactions_; }
+  bool closed() const { return closed_.load(std::memory_order_seq_cst); }
+  std::uint64_t lock_timeout_us() const { return lock_timeout_us_; }
+  // Whether what `bars` tells of a transaction holds for one of the calling fiber's, besides `self`: waiting were in vain.
+  bool barred_by_this_fiber(const TransactionImpl* self, FunctionRef<bool(const TransactionImpl&)> bars) {
+    return !planted(Bug::kSelfDeadlockNotSeen) && open_transactions_.any_of_this_fiber(self, bars);
+  }
 
  private:
-  DatabaseImpl() = default;
+  DatabaseImpl();
+
+  Tree handle_of(TreeEntry& entry) const;
+  Result<> usable() const;
+  Result<> wait_readable(std::uint32_t bucket, runtime::TimeNs& deadline_ns);
 
   Result<> attach_disk(const DatabaseOptions& options, OpenReport& report);
   // `layout`: the disk's, or that of the disk as it is about to be.
@@ -126,6 +140,8 @@ class DatabaseImpl final : public Database {
   void discard_freed(runtime::TimeNs deadline_ns);
   Result<> reclaim(TreeRef ref);
 
+  const std::uint64_t number_;  // of this database in this process: its Trees carry it
+  std::uint64_t lock_timeout_us_ = 0;
   std::unique_ptr<blockdev::BlockDevice> device_;
   std::optional<disk::Superblock> superblock_;
   std::unique_ptr<disk::PageStore> store_;
@@ -147,14 +163,15 @@ class DatabaseImpl final : public Database {
 
   Counters counters_;
   std::atomic<bool> undo_failed_{false};
-  std::atomic<std::uint64_t> open_transactions_{0};
+  OpenTransactions open_transactions_;
 
   std::atomic<bool> stopping_{false};
   runtime::Event reclaim_wanted_;
   runtime::Event stop_wanted_;  // ends pauses
   runtime::Completion background_;
   std::thread background_thread_;
-  bool closed_ = false;
+  std::atomic<bool> closed_{false};
+  Result<> close_result_;
 };
 
 }  // namespace kelda::engine

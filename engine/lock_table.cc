@@ -142,9 +142,13 @@ bool LockTable::lock_until(std::uint32_t bucket, LockMode mode, TimeNs deadline_
   return wait_for(bucket, mode == LockMode::kExclusive ? Wanted::kExclusive : Wanted::kShared, deadline_ns, turn);
 }
 
-bool LockTable::upgrade_until(std::uint32_t bucket, TimeNs deadline_ns, Turn turn) {
+bool LockTable::try_upgrade(std::uint32_t bucket) {
   std::uint32_t sole = 1;
-  if (buckets_[bucket].word.compare_exchange_strong(sole, kExclusiveBit, std::memory_order_acquire)) return true;
+  return buckets_[bucket].word.compare_exchange_strong(sole, kExclusiveBit, std::memory_order_acquire);
+}
+
+bool LockTable::upgrade_until(std::uint32_t bucket, TimeNs deadline_ns, Turn turn) {
+  if (try_upgrade(bucket)) return true;
   return wait_for(bucket, Wanted::kUpgrade, deadline_ns, turn);
 }
 

@@ -2,9 +2,12 @@
 //
 // Contract
 //  - Key locks are shared or exclusive, on buckets: two keys of one bucket conflict needlessly but never wrongly.
-//  - No deadlock, without a detector: a transaction may wait without bound only for a bucket above all it holds (so waits
-//    follow one order and cannot form a cycle). Any other request waits until a deadline, then gives kConflict, and the
-//    transaction rolls back and starts again.
+//  - No deadlock among those who do one thing at a time, without a detector: a transaction may wait for long only for a
+//    bucket above all it holds (so waits follow one order and cannot form a cycle). Any other request waits until a
+//    deadline, then gives kConflict, and the transaction rolls back and starts again.
+//  - Programs may hold several transactions open in one thread, or one while they think: so "for long" ends at the
+//    caller's own deadline (kLockTimeout), and who would wait for a transaction of its own thread is told at once
+//    (kSelfDeadlock). transaction_locks.cc.
 //  - Progress: at most one of those that wait against the order is the elder. It waits long, all others a few
 //    milliseconds, and while there is an elder those in order give up as well. So whatever the elder waits for is
 //    released, and the elder's turn is the first: whoever rolled back and starts again at once cannot take it before.
@@ -41,7 +44,8 @@ class LockTable {
   bool try_lock(std::uint32_t bucket, LockMode mode);
   // False at the deadline.
   bool lock_until(std::uint32_t bucket, LockMode mode, runtime::TimeNs deadline_ns, Turn turn = Turn::kWoken);
-  // From the only shared holder to exclusive, or false at the deadline (the shared lock is kept).
+  // From the only shared holder to exclusive: at once, or false at the deadline (the shared lock is kept).
+  bool try_upgrade(std::uint32_t bucket);
   bool upgrade_until(std::uint32_t bucket, runtime::TimeNs deadline_ns, Turn turn = Turn::kHandedOver);
   void unlock(std::uint32_t bucket, LockMode mode);
 

@@ -116,9 +116,11 @@ Result<> DatabaseImpl::load_catalog() {
 Result<std::unique_ptr<DatabaseImpl>> DatabaseImpl::open(std::unique_ptr<blockdev::BlockDevice> device,
                                                          const DatabaseOptions& options, OpenReport& report,
                                                          Purpose purpose, MakePageMap make_page_map) {
+  if (device == nullptr) return Error(Code::kInvalidArgument, "there is no device to open");
   const auto start_ns = runtime::now_ns();
   std::unique_ptr<DatabaseImpl> db(new DatabaseImpl);
   db->device_ = std::move(device);
+  db->lock_timeout_us_ = options.lock_timeout_us;
   TRY(db->attach_disk(options, report));
   const disk::Layout& layout = db->superblock_->layout();
   const bool may_grow = purpose == Purpose::kServe && !db->device_->info().read_only;

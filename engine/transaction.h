@@ -2,22 +2,26 @@
 //
 // Contract: include/kelda/kelda.h. Locks are held from first use to the end; at commit they go when the commit record is in
 // the log (early release, lock_table.h). After an error other than kConflict, kNoSpace, kTooLarge, kInvalidArgument from a
-// tree the transaction can only be rolled back.
+// tree the transaction can only be rolled back. After kLockTimeout and kSelfDeadlock it is as before the call.
 #pragma once
 
 #include <unordered_map>
 #include <vector>
 
 #include "engine/database_impl.h"
+#include "engine/scan.h"
 
 namespace kelda::engine {
 
 class TransactionImpl final : public Transaction {
  public:
-  // An internal one, of the background, does not keep close() from closing.
-  explicit TransactionImpl(DatabaseImpl& db, bool internal = false);
+  // kPrograms: made by begin(). kCall: the database's own, for one call of the program. kInternal: of the background; does not
+  // keep close() from closing.
+  enum class Kind : std::uint8_t { kPrograms, kCall, kInternal };
+  TransactionImpl(DatabaseImpl& db, Kind kind);
   ~TransactionImpl() override;
 
+  void set_lock_timeout_us(std::uint64_t timeout_us) override;
   Result<bool> get(Tree tree, std::string_view key, std::string& value) override;
   Result<bool> get_for_update(Tree tree, std::string_view key, std::string& value) override;
   Result<bool> put(Tree tree, std::string_view key, std::string_view value, PutIf condition) override;
@@ -43,6 +47,13 @@ class TransactionImpl final : public Transaction {
     return txn_;
   }
 
+  // For another transaction of the same fiber: whether it would wait for this one.
+  bool bars(std::uint32_t bucket, LockMode wanted) const;
+  bool bars(const TreeEntry& entry, TreeLock::Intent wanted) const;
+  bool bars(const TreeEntry& entry, LockMode wanted) const;
+  // The database is being destroyed: what this transaction did is undone by the next open.
+  void abandon();
+
  private:
   struct TreeUse {
     TreeEntry* entry;
@@ -62,18 +73,21 @@ class TransactionImpl final : public Transaction {
   Result<> enter(TreeEntry& entry, TreeLock::Intent intent);
   Result<> lock_key(TreeEntry& entry, std::string_view key, LockMode mode);
   Result<> lock_bucket(std::uint32_t bucket, LockMode mode);
-  bool wait_for_bucket(std::uint32_t bucket, LockMode mode);
+  Result<> wait_for_bucket(std::uint32_t bucket, LockMode mode);
   template <class Wait>
-  bool wait_against_order(Wait wait);
+  Result<> wait_against_order(std::uint32_t bucket, LockMode mode, Wait wait);
+  template <class Wait, class Wanted>
+  Result<> wait_for_tree(TreeEntry& entry, Wanted wanted, Wait wait);
   LockMode* held_mode(std::uint32_t bucket);
+  const TreeLock::Hold* hold_on(const TreeEntry& entry) const;
   Result<> lock_whole(TreeEntry& entry, LockMode mode);
   bool holds_nothing() const;
-  runtime::TimeNs tree_deadline() const;
   Result<btree::BTree> tree_of(TreeEntry& entry);
-  Result<> usable() const;
+  Result<> usable();
   void begin_log();
   Error conflict();
   void forget_replacements(std::size_t kept);
+  void leave_open_ones();
   void release_locks(Lsn commit_lsn);
   void finish(Lsn commit_lsn);
 
@@ -83,16 +97,21 @@ class TransactionImpl final : public Transaction {
   };
 
   DatabaseImpl& db_;
-  const bool internal_;
+  const Kind kind_;
+  std::uint32_t call_core_ = 0;  // of a kCall
+  OpenTransactions::Member member_{*this};
+  std::uint64_t lock_timeout_us_ = 0;
   btree::TreeTxn txn_;
   bool begun_ = false;  // the log knows it
   bool over_ = false;
+  const char* why_over_ = "the transaction is over";
   std::vector<HeldBucket> buckets_;
   std::unordered_map<std::uint32_t, std::size_t> bucket_index_;  // used beyond kLinearSearchMax
   std::uint32_t highest_bucket_ = 0;
   std::vector<TreeUse> trees_;
   std::vector<Replacement> replacements_;
   std::vector<Savepoint> savepoints_;
+  std::shared_ptr<ScanGate> scan_gate_;  // of the scans that are open; null: none yet
   Lsn read_lsn_;  // what it read is durable once this is
 };
 

@@ -20,10 +20,17 @@ bool TreeLock::try_enter(Hold& hold, Intent intent) {
   return false;
 }
 
-bool TreeLock::enter_until(Hold& hold, Intent intent, TimeNs deadline_ns) {
+bool TreeLock::enter(Hold& hold, Intent intent) {
   if (hold.covers(intent)) return true;
   if (!hold.read) hold.slot = runtime::Core::current().index() % kSlotCount;
-  if (!try_enter(hold, intent)) {
+  if (!try_enter(hold, intent)) return false;
+  (intent == Intent::kRead ? hold.read : hold.write) = true;
+  return true;
+}
+
+bool TreeLock::enter_until(Hold& hold, Intent intent, TimeNs deadline_ns) {
+  if (enter(hold, intent)) return true;
+  {
     std::scoped_lock guard(latch_);
     waiters_.wake_all();  // a claimant may have seen our count in the moment that it stood there
     const std::uint32_t writer = intent == Intent::kWrite ? 1 : 0;

@@ -3,7 +3,7 @@
 // Contract: transactions that read or write single keys enter with an intent, announced on a counter of their core, which
 // costs no shared cache line. A scan (kShared) waits until no writer is in; an emptier (kExclusive) until nobody is. A scan
 // that comes lets writers and emptiers that wait by then go first, once: neither kind is starved.
-// Every wait has a deadline; its expiry means kConflict for the caller. A Hold belongs to one transaction.
+// Every wait has a deadline; what its expiry means is the caller's affair (transaction_locks.cc). A Hold belongs to one transaction.
 #pragma once
 
 #include <atomic>
@@ -21,9 +21,14 @@ class TreeLock {
     std::uint32_t slot = 0;  // whose counters
 
     bool any() const { return read || write || shared || exclusive; }
+    // Others wait for this one before they get what they ask for.
+    bool bars(Intent intent) const { return exclusive || (intent == Intent::kWrite && shared); }
+    bool bars(LockMode mode) const { return mode == LockMode::kExclusive ? any() : write || exclusive; }
     bool covers(Intent intent) const { return exclusive || write || (intent == Intent::kRead && (read || shared)); }
   };
 
+  // Without a wait.
+  bool enter(Hold& hold, Intent intent);
   bool enter_until(Hold& hold, Intent intent, runtime::TimeNs deadline_ns);
   // On top of what the transaction already holds.
   bool lock_until(Hold& hold, LockMode mode, runtime::TimeNs deadline_ns);

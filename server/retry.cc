@@ -41,6 +41,7 @@ std::string error_text(const Error& error) {
     case Code::kOutOfMemory:
       return "OOM the memory bound is reached: " + error.to_string();
     case Code::kConflict:
+    case Code::kLockTimeout:
       return "CONFLICT the transaction met others on its keys too often; try again";
     case Code::kFailed:
       return "MISCONF the engine has stopped: " + error.to_string();

@@ -34,6 +34,7 @@ Result<std::unique_ptr<Instance>> Instance::start(runtime::Runtime& runtime, blo
   DatabaseOptions options;
   options.memory_bytes = config.engine_memory_bytes;
   options.create_if_blank = true;
+  options.lock_timeout_us = kNoLockTimeout;
   if (config.scrub_bytes_per_s > 0) options.scrub.bytes_per_s = config.scrub_bytes_per_s;
   instance->database_ =
       TRY(engine::DatabaseImpl::open(std::make_unique<BorrowedDevice>(disk), options, instance->opened_,

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 
 #include "common/types.h"
 #include "kelda/kelda_c.h"
@@ -27,7 +28,7 @@ class CApi : public testing::Test {
     if (!folder_.empty()) std::filesystem::remove_all(folder_);
   }
   kelda_code open(kelda_database** db) {
-    const kelda_options options{.memory_bytes = 24_MiB, .create_bytes = 20_MiB, .durability_none = 0};
+    const kelda_options options{.memory_bytes = 24_MiB, .create_bytes = 20_MiB, .durability_none = 0, .lock_timeout_us = 0};
     return kelda_open(path_.c_str(), &options, db);
   }
   kelda_database* must_open() {
@@ -97,12 +98,136 @@ TEST_F(CApi, AnotherTransactionHasIt) {
   kelda_transaction* two = begin(db);
   EXPECT_EQ(put(one, "a", "1"), KELDA_OK);
   EXPECT_EQ(put(two, "b", "1"), KELDA_OK);
-  // One of the two must give up, the one that goes against the order of the locks; the other would wait for it.
   kelda_scan* scan = nullptr;
-  EXPECT_EQ(kelda_scan_open(two, tree_, "", 0, &scan), KELDA_CONFLICT);
-  EXPECT_EQ(kelda_roll_back(two), KELDA_OK);
+  EXPECT_EQ(kelda_scan_open(two, tree_, "", 0, &scan), KELDA_SELF_DEADLOCK);
+  EXPECT_EQ(put(two, "a", "2"), KELDA_SELF_DEADLOCK);
+  EXPECT_NE(std::string(kelda_error_message()).find("transaction"), std::string::npos);
+  // From another thread: one that holds a lock itself must give up; one that holds nothing waits as long as it may.
+  std::thread([&] {
+    EXPECT_EQ(put(two, "c", "1"), KELDA_OK);
+    EXPECT_EQ(kelda_scan_open(two, tree_, "", 0, &scan), KELDA_CONFLICT);
+    EXPECT_EQ(kelda_roll_back(two), KELDA_OK);
+    kelda_transaction* three = begin(db);
+    EXPECT_EQ(kelda_set_lock_timeout(three, 20'000), KELDA_OK);
+    EXPECT_EQ(put(three, "a", "3"), KELDA_LOCK_TIMEOUT);
+    EXPECT_NE(std::string(kelda_error_message()).find("20 ms"), std::string::npos) << kelda_error_message();
+    EXPECT_EQ(kelda_roll_back(three), KELDA_OK);
+  }).join();
   EXPECT_EQ(kelda_commit(one), KELDA_OK);
   EXPECT_EQ(kelda_close(db), KELDA_OK);
+}
+
+TEST_F(CApi, HandlesThatAreNone) {
+  const void *key, *value;
+  std::size_t key_bytes, value_bytes;
+  const auto no_transaction = [&](kelda_transaction* txn) {
+    kelda_scan* scan = nullptr;
+    EXPECT_EQ(kelda_commit(txn), KELDA_INVALID_ARGUMENT);
+    EXPECT_EQ(kelda_roll_back(txn), KELDA_INVALID_ARGUMENT);
+    EXPECT_EQ(kelda_set_lock_timeout(txn, 1), KELDA_INVALID_ARGUMENT);
+    EXPECT_EQ(kelda_get(txn, tree_, "a", 1, &value, &value_bytes), KELDA_INVALID_ARGUMENT);
+    EXPECT_EQ(kelda_put(txn, tree_, "a", 1, "1", 1), KELDA_INVALID_ARGUMENT);
+    EXPECT_EQ(kelda_remove(txn, tree_, "a", 1), KELDA_INVALID_ARGUMENT);
+    EXPECT_EQ(kelda_scan_open(txn, tree_, "", 0, &scan), KELDA_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(kelda_error_message()).find("no open transaction"), std::string::npos) << kelda_error_message();
+  };
+  const auto no_scan = [&](kelda_scan* scan) {
+    EXPECT_EQ(kelda_scan_next(scan), KELDA_INVALID_ARGUMENT);
+    EXPECT_EQ(kelda_scan_current(scan, &key, &key_bytes, &value, &value_bytes), KELDA_INVALID_ARGUMENT);
+    EXPECT_EQ(kelda_scan_close(scan), KELDA_INVALID_ARGUMENT);
+  };
+  const auto no_database = [&](kelda_database* db) {
+    kelda_transaction* txn = nullptr;
+    kelda_tree tree;
+    EXPECT_EQ(kelda_begin(db, &txn), KELDA_INVALID_ARGUMENT);
+    EXPECT_EQ(txn, nullptr);
+    EXPECT_EQ(kelda_open_tree(db, "t", 1, &tree), KELDA_INVALID_ARGUMENT);
+    EXPECT_EQ(kelda_close(db), KELDA_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(kelda_error_message()).find("no open database"), std::string::npos) << kelda_error_message();
+  };
+  int stray = 0;
+  no_transaction(nullptr);
+  no_transaction(reinterpret_cast<kelda_transaction*>(&stray));
+  no_scan(nullptr);
+  no_scan(reinterpret_cast<kelda_scan*>(&stray));
+  no_database(nullptr);
+  no_database(reinterpret_cast<kelda_database*>(&stray));
+  no_database(reinterpret_cast<kelda_database*>(~std::uintptr_t{0}));
+
+  kelda_database* db = must_open();
+  put_and_commit(db, 3);
+  kelda_transaction* txn = begin(db);
+  kelda_scan* scan = nullptr;
+  ASSERT_EQ(kelda_scan_open(txn, tree_, "", 0, &scan), KELDA_OK);
+  no_transaction(reinterpret_cast<kelda_transaction*>(db));
+  no_database(reinterpret_cast<kelda_database*>(txn));
+  EXPECT_EQ(kelda_close(db), KELDA_BUSY);
+  EXPECT_EQ(put(txn, "a", "1"), KELDA_OK) << "a close that was refused leaves the database open";
+  EXPECT_EQ(kelda_commit(txn), KELDA_OK);
+  no_transaction(txn);
+  kelda_transaction* next = begin(db);
+  EXPECT_NE(next, txn) << "it may have the other's memory, not its name";
+  no_transaction(txn);
+  EXPECT_EQ(kelda_roll_back(next), KELDA_OK);
+  EXPECT_EQ(kelda_scan_next(scan), KELDA_INVALID_ARGUMENT) << "its transaction is over";
+  EXPECT_EQ(kelda_scan_current(scan, &key, &key_bytes, &value, &value_bytes), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_close(db), KELDA_OK) << kelda_error_message();
+  no_database(db);
+  no_transaction(txn);
+  EXPECT_EQ(kelda_scan_close(scan), KELDA_OK);
+  no_scan(scan);
+}
+
+TEST_F(CApi, ArgumentsThatAreNone) {
+  const void *key, *value;
+  std::size_t key_bytes, value_bytes;
+  kelda_database* db = nullptr;
+  EXPECT_EQ(kelda_open(nullptr, nullptr, &db), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_open("", nullptr, &db), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_open(path_.c_str(), nullptr, nullptr), KELDA_INVALID_ARGUMENT);
+  const kelda_options absurd{.memory_bytes = ~std::uint64_t{0}, .create_bytes = ~std::uint64_t{0}, .durability_none = 0, .lock_timeout_us = 0};
+  EXPECT_NE(kelda_open((folder_ + "/absurd").c_str(), &absurd, &db), KELDA_OK);
+  EXPECT_EQ(db, nullptr);
+  db = must_open();
+  kelda_tree tree;
+  EXPECT_EQ(kelda_open_tree(db, nullptr, 1, &tree), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_open_tree(db, "t", 1, nullptr), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_begin(db, nullptr), KELDA_INVALID_ARGUMENT);
+  kelda_transaction* txn = begin(db);
+  kelda_scan* scan = nullptr;
+  for (const std::size_t absurd_bytes : {~std::size_t{0}, ~std::size_t{0} >> 1, std::size_t{1} << 32, std::size_t{1} << 20}) {
+    EXPECT_EQ(kelda_get(txn, tree_, "a", absurd_bytes, &value, &value_bytes), KELDA_TOO_LARGE);
+    EXPECT_EQ(kelda_put(txn, tree_, "a", absurd_bytes, "1", 1), KELDA_TOO_LARGE);
+    EXPECT_EQ(kelda_put(txn, tree_, "a", 1, "1", absurd_bytes + 1 == 0 ? absurd_bytes : absurd_bytes + 1), KELDA_TOO_LARGE);
+    EXPECT_EQ(kelda_remove(txn, tree_, "a", absurd_bytes), KELDA_TOO_LARGE);
+    EXPECT_EQ(kelda_scan_open(txn, tree_, "a", absurd_bytes, &scan), KELDA_TOO_LARGE);
+    EXPECT_EQ(scan, nullptr);
+  }
+  EXPECT_EQ(kelda_get(txn, tree_, nullptr, 1, &value, &value_bytes), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_get(txn, tree_, "a", 1, nullptr, &value_bytes), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_get(txn, tree_, "a", 1, &value, nullptr), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_put(txn, tree_, nullptr, 1, "1", 1), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_put(txn, tree_, nullptr, 0, "1", 1), KELDA_INVALID_ARGUMENT) << "an empty key";
+  EXPECT_EQ(kelda_put(txn, tree_, "a", 1, nullptr, 1), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_put(txn, tree_, "a", 1, nullptr, 0), KELDA_OK) << "an empty value";
+  EXPECT_EQ(kelda_remove(txn, tree_, nullptr, 1), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_scan_open(txn, tree_, nullptr, 1, &scan), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_scan_open(txn, tree_, "", 0, nullptr), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_get(txn, kelda_tree{}, "a", 1, &value, &value_bytes), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_put(txn, kelda_tree{}, "a", 1, "1", 1), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_remove(txn, kelda_tree{}, "a", 1), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_scan_open(txn, kelda_tree{}, "", 0, &scan), KELDA_INVALID_ARGUMENT);
+  ASSERT_EQ(kelda_scan_open(txn, tree_, nullptr, 0, &scan), KELDA_OK) << kelda_error_message();
+  EXPECT_EQ(kelda_scan_current(scan, nullptr, &key_bytes, &value, &value_bytes), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_scan_current(scan, &key, nullptr, &value, &value_bytes), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_scan_current(scan, &key, &key_bytes, nullptr, &value_bytes), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_scan_current(scan, &key, &key_bytes, &value, nullptr), KELDA_INVALID_ARGUMENT);
+  EXPECT_EQ(kelda_scan_next(scan), KELDA_NOT_FOUND);
+  EXPECT_EQ(kelda_scan_next(scan), KELDA_NOT_FOUND) << "past the end";
+  EXPECT_EQ(kelda_scan_current(scan, &key, &key_bytes, &value, &value_bytes), KELDA_NOT_FOUND);
+  EXPECT_EQ(kelda_scan_close(scan), KELDA_OK);
+  EXPECT_EQ(kelda_commit(txn), KELDA_OK);
+  EXPECT_EQ(kelda_close(db), KELDA_OK) << kelda_error_message();
 }
 
 TEST_F(CApi, TheDiskIsFull) {

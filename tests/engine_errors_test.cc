@@ -370,7 +370,7 @@ std::unique_ptr<MemoryDevice> with_catalog_entry(const std::string& key, const s
   const Tree tree = *(*db)->tree("t", true);
   for (int i = 0; i < 300; ++i) EXPECT_OK((*db)->put(tree, key_of(i), value_of(i)));
   {
-    TransactionImpl txn(**db, /*internal=*/true);
+    TransactionImpl txn(**db, TransactionImpl::Kind::kInternal);
     if (value.empty()) {
       EXPECT_OK(txn.erase((*db)->catalog(), key));
     } else {
@@ -450,7 +450,7 @@ TEST(EngineErrors, ATreeThatIsReachedTwiceAndOneThatIsNotReached) {
       OpenReport report;
       auto db = DatabaseImpl::open(disk->crash(Survival::kAll), small_options(), report, DatabaseImpl::Purpose::kInspect);
       ASSERT_OK(db);
-      const TreeRef ref = *DatabaseImpl::entry_of(*(*db)->tree("t", false)).ref.load();
+      const TreeRef ref = *(*db)->entry_of(*(*db)->tree("t", false))->ref.load();
       root = ref.root;
       id = ref.id;
     }

@@ -70,6 +70,7 @@ BUGS = {
     "reader_skips_commit_lsn": [("engine", "Engine.*")],
     "scan_without_lock": [("isolation", "IsolationEngine.Simulated*")],
     "both_readers_upgrade": [("engine", "Locks.*")],
+    "self_deadlock_not_seen": [("engine", "LockWaits.*")],
     "drop_forgotten": [(CRASH, "Complete/*/clearanddrop")],
     "full_device_forgotten": [("net", "Frames.*")],
     "reply_before_durable": [("server", "Keys.*")],

@@ -234,6 +234,7 @@ Result<> run(runtime::Runtime& rt, const BenchKvOptions& options, runtime::Event
   db_options.durability = options.durability == "none" ? DurabilityMode::kNone : DurabilityMode::kFlush;
   db_options.create_if_blank = true;
   db_options.force_create = options.force;
+  db_options.lock_timeout_us = kNoLockTimeout;
   auto db = TRY(Database::open(disk, options.create_bytes, db_options));
   if (temporary) std::remove(disk.c_str());  // stays until it is closed
   Result<> done = run_on(*db, rt, options, stop);

@@ -124,6 +124,7 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
   db_options.create_if_blank = options.create_bytes != 0;
   db_options.force_create = options.force;
   db_options.progress = &show_recovery;
+  db_options.lock_timeout_us = kNoLockTimeout;  // a client's transaction never stays open while its client thinks
   db_options.scrub = {.interval_s = options.scrub_interval_s, .bytes_per_s = options.scrub_bytes_per_s, .report = &show_damage};
   OpenReport opened;
   auto db = TRY(Database::open(options.disk, options.create_bytes, db_options, &opened));

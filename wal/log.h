@@ -48,6 +48,8 @@ struct TxnLog {
   struct UndoEntry { Lsn lsn; std::uint32_t offset, bytes; };
   std::vector<UndoEntry> undo;
   std::vector<std::byte> undo_bytes;
+  // The longest that one record waits for other open transactions to leave room for its undo entry; then kLockTimeout.
+  runtime::TimeNs room_wait_ns = runtime::kNever;
   Bytes undo_of(const UndoEntry& entry) const { return Bytes(undo_bytes).subspan(entry.offset, entry.bytes); }
 
   TxnLog() = default;

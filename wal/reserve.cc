@@ -35,8 +35,17 @@ Result<Log::Reservation> Log::reserve(TxnLog* txn, std::uint64_t bytes, std::uin
 }
 
 Result<> Log::Impl::promise_undo(const TxnLog& txn, std::uint64_t bytes) {
-  while (true) {
+  runtime::TimeNs deadline_ns = runtime::kNever;
+  for (bool waited = false;; waited = true) {
     TRY(flush.health());
+    if (waited && txn.room_wait_ns != runtime::kNever) {
+      const runtime::TimeNs now_ns = runtime::now_ns();
+      if (deadline_ns == runtime::kNever) deadline_ns = now_ns + txn.room_wait_ns;
+      if (now_ns >= deadline_ns) {
+        return Error(Code::kLockTimeout, "the open transactions together leave no room in the log for another change: end "
+                                         "some of them, or format a disk with a larger log");
+      }
+    }
     switch (space.promise_undo(txn.undo_room, bytes)) {
       case RingSpace::UndoAnswer::kGranted:
         return {};

@@ -3,6 +3,12 @@
 // Contract
 //  - All functions are thread-safe except that a Transaction or Scan is used by one fiber or thread at a time.
 //  - Any thread may call; a call that waits blocks that thread (on a Kelda core: parks the fiber).
+//  - Every wait for another transaction has a bound: DatabaseOptions::lock_timeout_us, or a transaction's own; at its end
+//    comes kLockTimeout. A transaction belongs to the fiber or thread that called it last. Who asks for a lock that another
+//    open transaction of the same fiber or thread holds would wait for itself: kSelfDeadlock, at once. After either error the
+//    transaction is as it was before the call. Hand a transaction to another thread before the first waits for its locks.
+//  - Misuse is answered: a Tree of another database or an empty one (kInvalidArgument), a transaction that is over (kAborted),
+//    a scan of one, calls after close() (kClosed). A Transaction or Scan may outlive its Database: it then only answers kClosed.
 //  - Errors are values; nothing throws. Code::kConflict means: roll back and run the transaction again, after a pause that is
 //    random and grows, or transactions that met once meet again.
 //  - A commit is acknowledged (commit() returns, or wait_durable() of its Lsn does) only after its log records, and those
@@ -58,6 +64,9 @@ struct ScrubStatus {
   std::string last_error;
 };
 
+// For lock_timeout_us: wait for as long as it takes.
+inline constexpr std::uint64_t kNoLockTimeout = ~std::uint64_t{0};
+
 struct DatabaseOptions {
   // Bound of all memory the engine takes: pages, log buffers, locks. The pool gets what the rest leaves.
   std::uint64_t memory_bytes = 256ull << 20;
@@ -68,6 +77,9 @@ struct DatabaseOptions {
   // Called now and then during a long recovery, with done and total bytes of log.
   void (*progress)(std::uint64_t done, std::uint64_t total) = nullptr;
   ScrubOptions scrub = {};
+  // The longest that one call waits for what other open transactions hold: locks, and their share of the log. Then kLockTimeout.
+  // 0: not at all.
+  std::uint64_t lock_timeout_us = 5'000'000;
 };
 
 struct OpenReport {
@@ -85,19 +97,21 @@ struct DatabaseStats {
   std::uint64_t page_count, used_pages;
 };
 
-// A named tree. Cheap to copy; valid while the database is open.
+// A named tree of one database. Cheap to copy; valid while that database is open.
 class Tree {
  public:
   Tree() = default;
-  // For implementations of Database; `entry` is theirs.
-  Tree(TreeId id, void* entry) : id_(id), entry_(entry) {}
+  // For implementations of Database; `entry` is theirs, `database` the number by which they know their own trees.
+  Tree(TreeId id, void* entry, std::uint64_t database = 0) : id_(id), entry_(entry), database_(database) {}
   TreeId id() const { return id_; }
   void* entry() const { return entry_; }
+  std::uint64_t database() const { return database_; }
 
  private:
   friend class engine::DatabaseImpl;
   TreeId id_;
   void* entry_ = nullptr;
+  std::uint64_t database_ = 0;
 };
 
 enum class PutIf : std::uint8_t { kAlways, kAbsent, kPresent };
@@ -110,7 +124,7 @@ class Scan {
   virtual Result<bool> seek_back(std::string_view key) = 0;
   virtual Result<bool> next() = 0;
   virtual Result<bool> prev() = 0;
-  virtual std::string_view key() const = 0;         // until the next call
+  virtual std::string_view key() const = 0;         // until the next call; empty when the scan is on no key
   virtual Result<std::string_view> value() = 0;     // until the next call
 };
 
@@ -118,6 +132,9 @@ class Transaction {
  public:
   // An open transaction is rolled back.
   virtual ~Transaction() = default;
+
+  // Instead of DatabaseOptions::lock_timeout_us, for the calls that follow.
+  virtual void set_lock_timeout_us(std::uint64_t timeout_us) = 0;
 
   virtual Result<bool> get(Tree tree, std::string_view key, std::string& value) = 0;
   // As get, but locks the key for a later write: no upgrade conflict.
@@ -155,9 +172,10 @@ class Database {
   // Opens a path (hosted) or /dev/vdX (bare).
   static Result<std::unique_ptr<Database>> open(const std::string& device_name, std::uint64_t create_bytes,
                                                 const DatabaseOptions& options, OpenReport* report = nullptr);
-  // Closes without a checkpoint if close() was not called: the next open recovers.
+  // Closes without a checkpoint if close() was not called: the next open recovers, and undoes the transactions that were open.
   virtual ~Database() = default;
-  // Checkpoints and marks the disk clean. No transaction may be open.
+  // Checkpoints and marks the disk clean. kBusy while a transaction is open: the database then stays open. After any other
+  // error it is closed all the same, and the next open recovers. Closing twice answers as the first time.
   virtual Result<> close() = 0;
 
   // Opens a named tree, creating it (durably) if asked.
@@ -175,7 +193,7 @@ class Database {
   virtual Result<bool> remove(Tree tree, std::string_view key) = 0;
 
   virtual Result<> wait_durable(Lsn lsn) = 0;
-  // Keys in the tree, in constant time; counts open transactions' changes too.
+  // Keys in the tree, in constant time; counts open transactions' changes too. 0 for what is not a tree of this database.
   virtual std::uint64_t count(Tree tree) const = 0;
   virtual Result<> checkpoint() = 0;
   virtual Result<> health() const = 0;

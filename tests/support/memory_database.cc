@@ -55,6 +55,8 @@ class MemoryTransaction : public Transaction {
   explicit MemoryTransaction(MemoryDatabase& database) : database_(database) {}
   ~MemoryTransaction() override { end(true); }
 
+  void set_lock_timeout_us(std::uint64_t) override {}  // its locks are never waited for
+
   Result<bool> get(Tree tree, std::string_view key, std::string& value) override {
     TRY(start(Operation::kRead, key));
     const auto& map = database_.of(tree).map;
