@@ -1,8 +1,8 @@
 /* Embedding Kelda in C: a counter that survives.
  *
  *   make lib
- *   gcc -c examples/embed/counter.c $(PKG_CONFIG_PATH=build-lib pkg-config --cflags kelda)
- *   g++ counter.o $(PKG_CONFIG_PATH=build-lib pkg-config --libs kelda) -o counter && ./counter counter.disk */
+ *   gcc -c examples/embed/counter.c $(PKG_CONFIG_PATH=build-lib pkg-config --cflags kelda-c)
+ *   g++ counter.o $(PKG_CONFIG_PATH=build-lib pkg-config --libs kelda-c) -o counter && ./counter counter.disk */
 #include <kelda/kelda_c.h>
 
 #include <stdio.h>
