@@ -5,7 +5,6 @@
 #include "common/assert.h"
 #include "common/planted_bug.h"
 #include "engine/scan.h"
-#include "runtime/turn.h"
 
 namespace kelda::engine {
 
