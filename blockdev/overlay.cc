@@ -95,6 +95,11 @@ Result<> OverlayDevice::zero_range(std::uint64_t offset_bytes, std::uint64_t len
   return {};
 }
 
+bool OverlayDevice::written(std::uint64_t offset_bytes) {
+  std::scoped_lock guard(latch_);
+  return blocks_.contains(offset_bytes / kBlockBytes);
+}
+
 std::uint64_t OverlayDevice::written_bytes() {
   std::scoped_lock guard(latch_);
   return blocks_.size() * kBlockBytes;

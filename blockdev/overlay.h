@@ -23,6 +23,7 @@ class OverlayDevice final : public BlockDevice {
   DeviceStats stats() const override { return counters_.total(); }
 
   std::uint64_t written_bytes();
+  bool written(std::uint64_t offset_bytes);  // was the block there ever written?
   BlockDevice& base() { return *base_; }
 
  private:

@@ -62,6 +62,8 @@ struct TreeTxn {
 enum class PutMode : std::uint8_t { kUpsert, kInsertOnly, kUpdateOnly };
 enum class PutOutcome : std::uint8_t { kInserted, kUpdated, kRefused };  // refused: the mode did not allow it
 
+class PageSource;  // page_source.h
+
 class BTree {
  public:
   BTree(TreeEnv env, TreeId id, PageId root) : env_(env), id_(id), root_(root) {}
@@ -96,8 +98,8 @@ class BTree {
 
   struct CheckReport { std::uint64_t pages = 0, leaves = 0, keys = 0, overflow_pages = 0; std::uint32_t height = 0; };
   // Verifies order, fences, links, overflow values and the count of keys. Calls visit for each page in use. For a quiet
-  // tree. kCorrupt names the page and why.
-  Result<CheckReport> check(FunctionRef<void(PageId)> visit);
+  // tree. kCorrupt names the page and why. Without a source the pool's pages are read.
+  Result<CheckReport> check(FunctionRef<void(PageId)> visit, PageSource* source = nullptr);
 
  private:
   friend class Cursor;

@@ -29,6 +29,12 @@ class SoundPages final : public disk::PageStore {
       if (status[i]) status[i] = judge(pages[i], into[i]);
     }
   }
+  void read_runs(std::span<const PageId> pages, std::byte* into, std::span<Result<>> status) override {
+    store_->read_runs(pages, into, status);
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+      if (status[i]) status[i] = judge(pages[i], into + i * kPageBytes);
+    }
+  }
   Result<> write(std::span<const disk::PageWrite> batch) override { return store_->write(batch); }
   Result<> sync() override { return store_->sync(); }
   void forget(std::span<const PageId> pages) override { store_->forget(pages); }

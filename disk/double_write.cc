@@ -56,6 +56,32 @@ void DoubleWriteStore::read_batch(std::span<const PageId> pages, std::span<std::
   }
 }
 
+void DoubleWriteStore::read_runs(std::span<const PageId> pages, std::byte* into, std::span<Result<>> status) {
+  KELDA_ASSERT(pages.size() == status.size());
+  struct Run { std::size_t begin, end; };
+  std::vector<Run> runs;
+  IoBatch io;
+  const std::size_t longest = std::max<std::size_t>(1, device_.info().max_transfer_bytes / kPageBytes);
+  for (std::size_t i = 0; i < pages.size();) {
+    status[i] = check_range(pages[i]);
+    std::size_t end = i + 1;
+    if (status[i]) {
+      while (end < pages.size() && end - i < longest && pages[end].value == pages[end - 1].value + 1 && check_range(pages[end])) ++end;
+      io.add(blockdev::Op::kRead, layout_.offset_of(pages[i]), into + i * kPageBytes, static_cast<std::uint32_t>((end - i) * kPageBytes));
+      runs.push_back({i, end});
+    }
+    i = end;
+  }
+  std::vector<Result<>> outcome(runs.size());
+  io.run_each(device_, outcome);
+  for (std::size_t k = 0; k < runs.size(); ++k) {
+    for (std::size_t i = runs[k].begin; i < runs[k].end; ++i) {
+      // One bad block fails the whole run: each page by itself says which.
+      status[i] = outcome[k] ? check_page(pages[i], into + i * kPageBytes, checksum_seed_) : read(pages[i], into + i * kPageBytes);
+    }
+  }
+}
+
 Result<> DoubleWriteStore::write(std::span<const PageWrite> batch) {
   KELDA_ASSERT(batch.size() <= kMaxBatchPages);
   if (batch.empty()) return {};

@@ -23,6 +23,7 @@ class DoubleWriteStore final : public PageStore {
 
   Result<> read(PageId page, std::byte* into) override;
   void read_batch(std::span<const PageId> pages, std::span<std::byte* const> into, std::span<Result<>> status) override;
+  void read_runs(std::span<const PageId> pages, std::byte* into, std::span<Result<>> status) override;
   Result<> write(std::span<const PageWrite> batch) override;
   Result<> sync() override { return flush(); }
   void forget(std::span<const PageId> pages) override;

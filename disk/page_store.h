@@ -15,6 +15,7 @@
 
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "blockdev/blockdev.h"
 #include "disk/layout.h"
@@ -36,6 +37,9 @@ class PageStore {
   virtual Result<> read(PageId page, std::byte* into) = 0;
   // As read, for many at once, in parallel; one status a page.
   virtual void read_batch(std::span<const PageId> pages, std::span<std::byte* const> into, std::span<Result<>> status) = 0;
+  // The same into one piece of memory, page i at into + i * kPageBytes: pages that follow each other are read with one
+  // request. For reading much of a disk.
+  virtual void read_runs(std::span<const PageId> pages, std::byte* into, std::span<Result<>> status);
   virtual Result<> write(std::span<const PageWrite> batch) = 0;  // at most kMaxBatchPages
   virtual Result<> sync() = 0;
   // Told that the pages' content is no longer needed (a hint: discard). The caller must have made their being free
@@ -55,6 +59,12 @@ class PageStore {
   // Once, at open, before anything is read or written. Idempotent; may be interrupted anywhere.
   virtual Result<RepairReport> repair() = 0;
 };
+
+inline void PageStore::read_runs(std::span<const PageId> pages, std::byte* into, std::span<Result<>> status) {
+  std::vector<std::byte*> each;
+  for (std::size_t i = 0; i < pages.size(); ++i) each.push_back(into + i * kPageBytes);
+  read_batch(pages, each, status);
+}
 
 // `device` outlives the store.
 std::unique_ptr<PageStore> make_double_write_store(blockdev::BlockDevice& device, const Layout& layout);

@@ -1,78 +1,39 @@
 #include "engine/check.h"
 
 #include <algorithm>
-#include <array>
-#include <map>
 #include <set>
 
 #include "blockdev/overlay.h"
 #include "disk/aligned_buffer.h"
 #include "engine/database_impl.h"
+#include "engine/page_set.h"
+#include "engine/read_ahead.h"
 
 namespace kelda::engine {
 
 namespace {
 
-constexpr std::size_t kBatchPages = 64;
-constexpr std::uint64_t kTablesShare = 4;  // a quarter of the memory is for the tables of pages
+constexpr std::size_t kBatchPages = 256;
+// Of the memory: half for the engine that opens the disk, three eighths for tables of pages, an eighth to read ahead.
+constexpr std::uint64_t engine_share(std::uint64_t memory_bytes) { return memory_bytes / 2; }
+constexpr std::uint64_t tables_share(std::uint64_t memory_bytes) { return memory_bytes / 8 * 3; }
+constexpr std::uint64_t read_ahead_share(std::uint64_t memory_bytes) { return memory_bytes / 8; }
 
-// A bit a page, with memory only for space-map groups that have one set: most of a large disk was never used.
-class PageSet {
- public:
-  using Group = std::array<std::uint64_t, disk::kPagesPerSpaceMap / 64>;
-  static_assert(disk::kPagesPerSpaceMap % 64 == 0);
-
-  bool contains(PageId page) const {
-    const Group* group = find(page.value / disk::kPagesPerSpaceMap);
-    return group != nullptr && ((*group)[word_of(page)] >> (page.value % 64) & 1) != 0;
-  }
-  // False if it was in already.
-  bool insert(PageId page) {
-    const std::uint64_t number = page.value / disk::kPagesPerSpaceMap;
-    if (last_ == nullptr || last_number_ != number) {
-      auto& group = groups_[number];
-      if (group == nullptr) group = std::make_unique<Group>();
-      last_ = group.get();
-      last_number_ = number;
-    }
-    std::uint64_t& word = (*last_)[word_of(page)];
-    const std::uint64_t bit = std::uint64_t{1} << (page.value % 64);
-    if ((word & bit) != 0) return false;
-    word |= bit;
-    return true;
-  }
-  std::size_t group_count() const { return groups_.size(); }
-  // Numbers of the groups that have a page in, ascending.
-  void add_groups_to(std::set<std::uint64_t>& numbers) const {
-    for (const auto& [number, group] : groups_) numbers.insert(number);
-  }
-
- private:
-  static std::size_t word_of(PageId page) { return page.value % disk::kPagesPerSpaceMap / 64; }
-  const Group* find(std::uint64_t number) const {
-    if (last_ != nullptr && last_number_ == number) return last_;
-    const auto found = groups_.find(number);
-    return found == groups_.end() ? nullptr : found->second.get();
-  }
-
-  std::map<std::uint64_t, std::unique_ptr<Group>> groups_;
-  Group* last_ = nullptr;  // the group of the last insert(): runs are the rule
-  std::uint64_t last_number_ = 0;
-};
-
-// What one group with pages in use takes: two sets.
-constexpr std::uint64_t kGroupBytes = 2 * (sizeof(PageSet::Group) + 128);
+// What one group with pages in use takes: three sets.
+constexpr std::uint64_t kGroupBytes = 3 * (sizeof(PageSet::Group) + 128);
 
 class Checker {
  public:
-  // `store`: where pages are verified.
-  Checker(DatabaseImpl& db, disk::PageStore& store, const CheckOptions& options, DiskCheck& out)
-      : db_(db), store_(store), options_(options), out_(out), page_count_(out.layout.page_count) {}
+  // `store`: where pages are verified. `overlay`: what the trees are read from may lie there and not on the disk itself.
+  Checker(DatabaseImpl& db, disk::PageStore& store, blockdev::OverlayDevice& overlay, const CheckOptions& options, DiskCheck& out)
+      : db_(db), store_(store), overlay_(overlay), options_(options), out_(out), page_count_(out.layout.page_count) {}
 
   Result<> run(FunctionRef<void(std::uint64_t, std::uint64_t)> progress) {
     TRY(read_space_maps());
+    // Trees first: most pages are then read and verified once. What is wrong with single pages is listed before.
+    check_trees(progress);
     verify_pages(progress);
-    check_trees();
+    for (std::string& text : tree_problems_) problem(std::move(text));
     compare();
     return {};
   }
@@ -118,12 +79,11 @@ class Checker {
   }
 
   Result<> check_memory() const {
-    const std::uint64_t needed = used_.group_count() * kGroupBytes;
-    if (needed <= options_.memory_bytes / kTablesShare) return {};
+    if (used_.group_count() * kGroupBytes <= tables_share(options_.memory_bytes)) return {};
     // By the disk's size: how much of it is in use is not known yet.
-    const std::uint64_t groups = page_count_ / disk::kPagesPerSpaceMap + 1;
+    const std::uint64_t most_bytes = (page_count_ / disk::kPagesPerSpaceMap + 1) * kGroupBytes / 3 * 8;
     return Error(Code::kOutOfMemory, "so much of this disk is in use that the check needs more memory: --memory " +
-                                         std::to_string((groups * kGroupBytes * kTablesShare >> 20) + 1) + "M is enough");
+                                         std::to_string((most_bytes >> 20) + 1) + "M is enough");
   }
 
   void use(PageId page) {
@@ -132,55 +92,76 @@ class Checker {
     if (page.value % disk::kPagesPerSpaceMap == 0) reached_.insert(page);
   }
 
-  // Every page in use as it lies in the page area.
+  // Every page in use as it lies in the page area, unless it was read from there for a tree.
   void verify_pages(FunctionRef<void(std::uint64_t, std::uint64_t)> progress) {
-    disk::AlignedBuffer memory(kBatchPages * kPageBytes);
-    std::vector<PageId> batch;
-    const auto flush = [&] {
-      std::vector<std::byte*> into;
-      for (std::size_t i = 0; i < batch.size(); ++i) into.push_back(memory.data() + i * kPageBytes);
-      std::vector<Result<>> status(batch.size());
-      store_.read_batch(batch, into, status);
-      for (std::size_t i = 0; i < batch.size(); ++i) {
-        if (status[i]) {
-          ++out_.verified_pages;
-        } else {
-          problem("page " + std::to_string(batch[i].value) + ": " + status[i].error().to_string());
-        }
-      }
-      batch.clear();
+    const auto ignore = [](PageId) {};
+    ReadAhead ahead(store_, read_ahead_share(options_.memory_bytes), ignore);
+    std::vector<PageId> coming, now;
+    const auto next_batch = [&] {
+      ahead.expect(coming);
+      for (const PageId page : now) verify(ahead, page);
+      now.swap(coming);
+      coming.clear();
       progress(out_.verified_pages, out_.used_pages);
     };
     for_each_page([&](PageId page) {
       if (!used_.contains(page)) return;
-      batch.push_back(page);
-      if (batch.size() == kBatchPages) flush();
-    });
-    if (!batch.empty()) flush();
-  }
-
-  void check_trees() {
-    check_tree("(catalog)", *db_.catalog().ref.load());
-    const auto listed = btree::check_free_list(db_.env(), [this](PageId page) { reached_.insert(page); });
-    if (!listed) problem("list of pages to free: " + listed.error().to_string());
-    db_.for_each_tree([this](const std::string& name, const TreeRef& ref) { check_tree(name, ref); });
-  }
-
-  void check_tree(const std::string& name, const TreeRef& ref) {
-    btree::BTree tree(db_.env(), ref.id, ref.root);
-    auto report = tree.check([&](PageId page) {
-      if (page.value >= page_count_) {
-        problem("tree " + name + ": reaches page " + std::to_string(page.value) + ", beyond the disk");
-      } else if (!reached_.insert(page)) {
-        problem("tree " + name + ": reaches page " + std::to_string(page.value) + ", which is reached before");
+      if (verified_.contains(page)) {
+        ++out_.verified_pages;
+        return;
       }
+      coming.push_back(page);
+      if (coming.size() == kBatchPages) next_batch();
     });
+    next_batch();
+    next_batch();
+  }
+
+  void verify(ReadAhead& ahead, PageId page) {
+    alignas(8) std::byte bytes[kPageBytes];
+    if (const auto read = ahead.read(page, bytes)) {
+      ++out_.verified_pages;
+    } else {
+      problem("page " + std::to_string(page.value) + ": " + read.error().to_string());
+    }
+  }
+
+  void check_trees(FunctionRef<void(std::uint64_t, std::uint64_t)> progress) {
+    std::uint64_t read_pages = 0;
+    const auto on_read = [&](PageId page) {
+      if (page.value >= page_count_) return;
+      if (!out_.was_clean || !overlay_.written(out_.layout.offset_of(page))) verified_.insert(page);
+      if (++read_pages % kBatchPages == 0) progress(std::min(read_pages, out_.used_pages), out_.used_pages);
+    };
+    ReadAhead ahead(db_.store(), read_ahead_share(options_.memory_bytes), on_read);
+    check_tree("(catalog)", *db_.catalog().ref.load(), ahead);
+    const auto listed = btree::check_free_list(db_.env(), [this](PageId page) { reached_.insert(page); });
+    if (!listed) tree_problem("list of pages to free: " + listed.error().to_string());
+    db_.for_each_tree([&](const std::string& name, const TreeRef& ref) { check_tree(name, ref, ahead); });
+  }
+
+  void check_tree(const std::string& name, const TreeRef& ref, ReadAhead& ahead) {
+    btree::BTree tree(db_.env(), ref.id, ref.root);
+    auto report = tree.check(
+        [&](PageId page) {
+          if (page.value >= page_count_) {
+            tree_problem("tree " + name + ": reaches page " + std::to_string(page.value) + ", beyond the disk");
+          } else if (!reached_.insert(page)) {
+            tree_problem("tree " + name + ": reaches page " + std::to_string(page.value) + ", which is reached before");
+          }
+        },
+        &ahead);
     if (report) {
       out_.trees.push_back({name, report->keys, report->pages, report->leaves, report->overflow_pages, report->height});
     } else {
-      problem("tree " + name + ": " + report.error().to_string());
+      tree_problem("tree " + name + ": " + report.error().to_string());
       incomplete_ = true;
     }
+  }
+
+  // Kept until those of single pages are listed; one more than are listed, so that it is seen that there are more.
+  void tree_problem(std::string text) {
+    if (tree_problems_.size() <= options_.max_problems) tree_problems_.push_back(std::move(text));
   }
 
   void compare() {
@@ -210,18 +191,20 @@ class Checker {
 
   DatabaseImpl& db_;
   disk::PageStore& store_;
+  blockdev::OverlayDevice& overlay_;
   const CheckOptions& options_;
   DiskCheck& out_;
   std::uint64_t page_count_;
-  PageSet used_, reached_;
+  PageSet used_, reached_, verified_;
+  std::vector<std::string> tree_problems_;
   std::size_t problem_count_ = 0;
   bool incomplete_ = false;
 };
 
-// The rest, unless that is less than the engine can work with: then the disk is small, and so are the tables.
+// Its share, unless that is less than the engine can work with: then the disk is small, and so are the tables.
 std::uint64_t memory_of_engine(std::uint64_t memory_bytes) {
-  const std::uint64_t rest = memory_bytes - memory_bytes / kTablesShare;
-  return plan_memory(rest) ? rest : memory_bytes;
+  const std::uint64_t share = engine_share(memory_bytes);
+  return plan_memory(share) ? share : memory_bytes;
 }
 
 }  // namespace
@@ -245,7 +228,7 @@ Result<DiskCheck> check_disk(std::unique_ptr<blockdev::BlockDevice> device, cons
   db_options.memory_bytes = memory_of_engine(options.memory_bytes);
   OpenReport opened;
   auto overlay = std::make_unique<blockdev::OverlayDevice>(std::move(device));
-  blockdev::BlockDevice& base = overlay->base();
+  blockdev::OverlayDevice& written = *overlay;
   auto db = DatabaseImpl::open(std::move(overlay), db_options, opened, DatabaseImpl::Purpose::kInspect);
   if (!db) {
     out.problems.push_back("recovery: " + db.error().to_string());
@@ -257,8 +240,8 @@ Result<DiskCheck> check_disk(std::unique_ptr<blockdev::BlockDevice> device, cons
   // Of a disk that was closed cleanly every page in use must verify where it lies. After a crash torn pages and changes
   // that are only in the log are as it should be: the pages are then verified as recovery leaves them on the overlay.
   TRY((*db)->checkpoint());
-  const auto in_place = disk::make_double_write_store(base, out.layout);
-  TRY(Checker(**db, out.was_clean ? *in_place : (*db)->store(), options, out).run(progress));
+  const auto in_place = disk::make_double_write_store(written.base(), out.layout);
+  TRY(Checker(**db, out.was_clean ? *in_place : (*db)->store(), written, options, out).run(progress));
   return out;
 }
 
