@@ -4,6 +4,7 @@
 #include "kernel/acpi.h"
 #include "kernel/console.h"
 #include "kernel/cpu.h"
+#include "kernel/host_file.h"
 #include "kernel/interrupts.h"
 #include "kernel/kernel.h"
 #include "kernel/memory.h"
@@ -78,6 +79,7 @@ std::size_t console_read(char*, std::size_t) { absent(); }
 
 std::optional<PciConfigSpace> pci_config_space() { absent(); }
 std::span<const VirtioMmioSlot> virtio_mmio_slots() { absent(); }
+std::optional<std::size_t> read_host_file(std::string_view, MutableBytes) { absent(); }
 void set_power_button_handler(void (*)(void*), void*) { absent(); }
 
 }  // namespace kelda::kernel

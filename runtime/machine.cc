@@ -11,4 +11,9 @@ void set_on_stop_request(Event& event) {
   is_bare() ? bare_set_on_stop_request(event) : hosted_set_on_stop_request(event);
 }
 
+Result<std::optional<std::string>> host_file(const std::string& name, std::size_t limit_bytes) {
+  if (!is_bare()) return std::optional<std::string>();
+  return bare_host_file(name, limit_bytes);
+}
+
 }  // namespace kelda::runtime

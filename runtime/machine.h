@@ -4,8 +4,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
+#include "common/result.h"
 #include "runtime/sync.h"
 
 namespace kelda::runtime {
@@ -21,8 +23,13 @@ struct MachineInfo {
 };
 MachineInfo machine_info();
 
-// Sets `event` when the operator asks to stop: SIGINT, SIGTERM; bare, the power button. Once per process, on core 0,
+// Sets `event` when the operator asks to stop: SIGINT, SIGTERM, SIGQUIT, and SIGHUP unless it was ignored at the start
+// (nohup); bare, the power button. Once per process, on core 0,
 // before other threads start (they inherit the blocked signals). The event must live as long as the process.
 void set_on_stop_request(Event& event);
+
+// A small file that the host handed to the virtual machine under this name (QEMU: `-fw_cfg name=NAME,file=F`). Nothing: it
+// handed over none; hosted, there is no such host. kInvalidArgument: it is longer than the limit. One caller at a time.
+Result<std::optional<std::string>> host_file(const std::string& name, std::size_t limit_bytes);
 
 }  // namespace kelda::runtime

@@ -1,5 +1,6 @@
 #include "kernel/acpi.h"
 #include "kernel/cpu.h"
+#include "kernel/host_file.h"
 #include "kernel/memory.h"
 #include "kernel/time.h"
 #include "runtime/machine_platform.h"
@@ -8,6 +9,8 @@
 
 #include <atomic>
 #include <cstring>
+#include <span>
+#include <utility>
 
 namespace kelda::runtime {
 
@@ -66,6 +69,18 @@ void bare_set_on_stop_request(Event& event) {
   static PowerButton button(event);
   Core::current().add_poller(button);
   kernel::set_power_button_handler(&PowerButton::on_interrupt, &button);
+}
+
+Result<std::optional<std::string>> bare_host_file(const std::string& name, std::size_t limit_bytes) {
+  std::string text(limit_bytes, 0);
+  const auto size = kernel::read_host_file(name, std::as_writable_bytes(std::span(text)));
+  if (!size) return std::optional<std::string>();
+  if (*size > limit_bytes) {
+    return Error(Code::kInvalidArgument, "the host's file " + name + " has " + std::to_string(*size) + " bytes, more than " +
+                                             std::to_string(limit_bytes) + ": hand over a shorter one");
+  }
+  text.resize(*size);
+  return std::optional<std::string>(std::move(text));
 }
 
 }  // namespace kelda::runtime

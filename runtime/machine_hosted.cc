@@ -75,8 +75,10 @@ MachineInfo hosted_machine_info() {
 void hosted_set_on_stop_request(Event& event) {
   sigset_t stop_signals;
   sigemptyset(&stop_signals);
-  sigaddset(&stop_signals, SIGINT);
-  sigaddset(&stop_signals, SIGTERM);
+  for (const int signal : {SIGINT, SIGTERM, SIGQUIT}) sigaddset(&stop_signals, signal);
+  // nohup: who started us wants it ignored. A blocked signal would come nevertheless.
+  struct sigaction hang_up {};
+  if (sigaction(SIGHUP, nullptr, &hang_up) == 0 && hang_up.sa_handler != SIG_IGN) sigaddset(&stop_signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &stop_signals, nullptr);
   // One thread waits for them; it lives as long as the process and touches nothing but the event.
   std::thread([&event, stop_signals] {

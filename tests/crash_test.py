@@ -121,7 +121,7 @@ def main():
             code, text = check(disk)
             assert code == 0, f"check after round {number}:\n{text}"
             print(f"round {number} {this_mode}: {sum(w.count for w in writers)} writes, {len(acknowledged)} keys; "
-                  f"{next((l for l in server.lines if l.startswith('recovery')), '')}", flush=True)
+                  f"{next((l for l in server.lines if ' recovery: ' in l), '')}", flush=True)
         else:
             raise AssertionError("unreachable")
     print(f"{rounds} passed, 0 failed")

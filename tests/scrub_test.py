@@ -51,7 +51,7 @@ class Scrub(acceptance.Case):
             file.write(block)
         found = self.scrub(client)
         self.assertEqual((found["scrub_errors"], found["scrub_repaired"], found["scrub_last_error_page"]), (1, 1, leaf), found)
-        lines = [line for line in server.output().splitlines() if line.startswith("SCRUB: ")]
+        lines = [line for line in server.output().splitlines() if " SCRUB: " in line]
         self.assertEqual(len(lines), 1, server.output())
         self.assertIn(f"page {leaf}: ", lines[0])
         self.assertEqual(self.scrub(client)["scrub_errors"], 0)

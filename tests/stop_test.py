@@ -5,8 +5,10 @@ usage: stop_test.py hosted|vm [unittest arguments]
 """
 import os
 import pathlib
+import random
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +17,7 @@ import redis
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from support import acceptance  # noqa: E402
-from support.kelda_process import check, children  # noqa: E402
+from support.kelda_process import KELDA, check, children, free_port  # noqa: E402
 from support.qmp import Monitor  # noqa: E402
 
 CLEAN = "recovery: none needed, it was closed cleanly"
@@ -53,6 +55,100 @@ class Stop(acceptance.Case):
         server = self.started()
         server.process.send_signal(signal.SIGINT)
         self.assert_clean_end(server)
+
+    def test_hang_up_and_quit(self):
+        for number in (signal.SIGHUP, signal.SIGQUIT):
+            server = self.started()
+            server.process.send_signal(number)
+            self.assert_clean_end(server)
+            self.disk.unlink()
+
+    def start_with_pipe(self, *more, **options):
+        """The server as a process with its console in a pipe, ready: (process, port)."""
+        self.disk = self.folder / "disk"
+        port = free_port()
+        command = [KELDA, *self.start_arguments("--disk", str(self.disk), "--create", "64M", "--resp", f"127.0.0.1:{port}", *more)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True, env=self.environment(), **options)
+        self.addCleanup(self.end_process, process)
+        lines = []
+        while not lines or not lines[-1].startswith("ready: "):
+            lines.append(process.stdout.readline())
+            self.assertNotEqual(lines[-1], "", "".join(lines))
+        return process, redis.Redis(host="127.0.0.1", port=port, socket_timeout=60), lines
+
+    @staticmethod
+    def end_process(process):
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+    def test_nohup(self):
+        """Whoever had SIGHUP ignored before the start meant it."""
+        process, client, _ = self.start_with_pipe(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        self.assertTrue(client.set("a", "1"))
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(60), 0)
+
+    def test_console_that_nobody_reads(self):
+        """A server does not end because its console has."""
+        process, client, _ = self.start_with_pipe()
+        process.stdout.close()
+        self.assertTrue(client.set("a", "1"))
+        if self.mode == "vm":
+            process.send_signal(signal.SIGTERM)  # said on the console, by both sides
+        else:
+            client.execute_command("KELDA.CHECKPOINT")
+            process.send_signal(signal.SIGHUP)
+        self.assertEqual(process.wait(60), 0)
+        code, text = check(self.disk)
+        self.assertEqual(code, 0, text)
+        self.assertIn("log: closed cleanly", text)
+
+    def test_lines_have_their_time(self):
+        process, client, lines = self.start_with_pipe()
+        client.set("a", "1")
+        timed = [line for line in lines if not line.startswith("ready: ") and line.strip()]
+        self.assertGreaterEqual(len(timed), 4, lines)
+        for line in timed:
+            self.assertRegex(line, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \S")
+        now = time.time()
+        told = time.mktime(time.strptime(timed[0][:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
+        self.assertLess(abs(now - told), 60)
+        process.send_signal(signal.SIGTERM)
+        rest = process.stdout.read()
+        self.assertEqual(process.wait(60), 0)
+        self.assertRegex(rest, r"\dZ stopping\n")
+        self.assertIn("\nclosed cleanly\n", rest)
+
+    def test_signal_while_it_starts(self):
+        """At any moment: it ends by itself, and what is on the disk is sound."""
+        count = int(os.environ.get("KELDA_MOMENTS", "5"))
+        machines = ("q35", "pc", "microvm") if self.mode == "vm" else ("",)
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        latest = 2.5 if self.mode == "vm" else 0.3
+        for number in range(count):
+            delay = latest * (number + random.random()) / count
+            running = []
+            for machine, asked in zip(machines, signals[number % 3:] + signals):
+                disk = self.folder / f"disk{machine}{number}"
+                more = ["--machine", machine] if machine else []
+                command = [KELDA, *self.start_arguments("--disk", str(disk), "--create", "64M", *more)]
+                running.append((disk, asked, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                                              stderr=subprocess.STDOUT, text=True, env=self.environment())))
+            time.sleep(delay)
+            for _, asked, process in running:
+                process.send_signal(asked)
+            for disk, asked, process in running:
+                text, _ = process.communicate(timeout=60)
+                # Before the program has begun, the signal ends it: nothing was started by then.
+                self.assertIn(process.returncode, (0, -asked) if delay < 0.1 or self.mode == "hosted" else (0,), f"{delay} {text}")
+                if disk.exists() and "disk was formatted" in text:
+                    self.assertIn("log: closed cleanly", check(disk)[1], f"{delay} {text}")
+                disk.unlink(missing_ok=True)
 
     def test_signal_told_twice_at_once(self):
         """As `timeout` and supervisors do that signal the process and its group."""

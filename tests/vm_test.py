@@ -5,12 +5,14 @@ usage: vm_test.py [unittest arguments]
 """
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import unittest
+import unittest.mock
 
 import redis
 
@@ -111,6 +113,135 @@ class Machines(acceptance.Case):
         self.assertEqual(code, 0, text)
 
 
+class Started(acceptance.Case):
+    mode = "vm"
+
+    def start(self, *arguments, ready=True):
+        process = subprocess.Popen([KELDA, "vm", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, env=self.environment())
+        self.addCleanup(self.end, process)
+        self.seen = ""
+        while ready and "ready: " not in self.seen:
+            line = process.stdout.readline()
+            self.assertNotEqual(line, "", self.seen)
+            self.seen += line
+        return process
+
+    @staticmethod
+    def end(process):
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+    def announced(self):
+        return re.search(r"^ready: redis://([\d.]+):(\d+)$", self.seen, re.M).groups()
+
+
+class Addresses(Started):
+    def test_any_free_port_and_localhost(self):
+        disk = self.folder / "disk"
+        for resp, address in (("localhost:0", "127.0.0.1"), ("127.0.0.1:0", "127.0.0.1"), (f"localhost:{free_port()}", "127.0.0.1")):
+            process = self.start("--disk", disk, "--create", "32M", "--resp", resp)
+            host, port = self.announced()
+            self.assertEqual(host, address)
+            self.assertNotEqual(port, "0")
+            if not resp.endswith(":0"):
+                self.assertEqual(port, resp.split(":")[1])
+            self.assertTrue(redis.Redis(host=host, port=int(port), socket_timeout=60).ping())
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(60), 0)
+
+    def test_serve_as_the_guests_command(self):
+        """It listens where its clients come from, and says where that is."""
+        disk = self.new_disk()
+        for more, words in (([], []), (["--resp", "0.0.0.0:7001"], [])):
+            port = free_port()
+            process = self.start("--disk", disk, "--resp", f"127.0.0.1:{port}", "--", "serve", "--disk", "/dev/vda", *more)
+            self.assertEqual(self.announced(), ("127.0.0.1", str(port)))
+            self.assertEqual(redis.Redis(port=port, socket_timeout=60).get("key1"), b"value1")
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(60), 0)
+        code, text = self.kelda("vm", "--disk", disk, "--resp", f"127.0.0.1:{free_port()}", "--", "serve", "--disk", "/dev/vda", "--resp", "127.0.0.1:6379")
+        self.assertEqual(code, 1, text)
+        self.assertIn("own loopback", text)
+
+    def test_its_processes_are_killed(self):
+        """QEMU, or the network: what has happened is said, and the exit code is not that of success."""
+        disk = self.folder / "disk"
+        for victim, number, words, wanted in (("qemu-system", signal.SIGKILL, "signal 9", 137), ("qemu-system", signal.SIGTERM, "from outside", 143),
+                                              ("user-network", signal.SIGKILL, "network has ended", 1)):
+            process = self.start("--disk", disk, "--create", "32M", "--resp", "127.0.0.1:0")
+            host, port = self.announced()
+            redis.Redis(host=host, port=int(port), socket_timeout=60).set("a", "1")
+            for pid in children(process.pid):
+                if victim.encode() in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, number)
+            text, _ = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, wanted, text)
+            self.assertIn(words, text)
+            self.assertEqual("closed cleanly" in text, victim == "user-network", text)
+            self.assertEqual(check(disk)[0], 0)
+
+    def test_interrupted_command(self):
+        """A check that was stopped has not found the disk sound."""
+        disk = self.new_disk()
+        process = self.start("--disk", disk, "--", "check", "/dev/vda", ready=False)
+        process.send_signal(signal.SIGTERM)
+        text, _ = process.communicate(timeout=60)
+        self.assertNotEqual(process.returncode, 0, text)
+
+    def test_too_little_memory(self):
+        code, text = self.kelda("vm", "--disk", self.folder / "disk", "--create", "32M", "--memory", "16M", "--resp", f"127.0.0.1:{free_port()}")
+        self.assertEqual(code, 1, text)
+        self.assertRegex(text, r"of this machine's [\d.]+ MiB the kernel, the program and its stacks leave [\d.]+ MiB")
+
+
+class Passwords(Started):
+    """Handed to the machine in a way that no other user of the host can read."""
+
+    SECRET = "top secret, isn't it=1"
+
+    def serves(self, *arguments):
+        process = self.start("--disk", self.folder / "disk", "--create", "32M", "--resp", "127.0.0.1:0", *arguments)
+        host, port = self.announced()
+        options = {"host": host, "port": int(port), "socket_timeout": 60}
+        with self.assertRaises(redis.AuthenticationError):
+            redis.Redis(**options).ping()
+        with self.assertRaises(redis.AuthenticationError):
+            redis.Redis(password=self.SECRET + "\n", **options).ping()
+        self.assertTrue(redis.Redis(password=self.SECRET, **options).ping())
+        shown = [line for line in acceptance.processes_naming(self.SECRET)]
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(60), 0)
+        return shown
+
+    def test_file_on_each_machine_type(self):
+        file = self.folder / "pass,word"
+        file.write_text(self.SECRET + "\n")
+        for machine in ("q35", "pc", "microvm"):
+            self.assertEqual(self.serves("--machine", machine, "--password-file", file), [])
+        self.assertEqual(self.serves("--password-file", file, "--", "serve", "--disk", "/dev/vda"), [])
+
+    def test_environment_and_command_line(self):
+        with unittest.mock.patch.dict(os.environ, KELDA_PASSWORD=self.SECRET):
+            self.assertEqual(self.serves(), [])
+        shown = self.serves("--password", self.SECRET)
+        self.assertEqual(len(shown), 1, shown)  # what the user typed
+
+    def test_printed_command(self):
+        file = self.folder / "password"
+        file.write_text(self.SECRET)
+        command = ["vm", "--disk", self.folder / "disk", "--create", "32M", "--print-command"]
+        code, text = self.kelda(*command, "--password-file", file)
+        self.assertEqual(code, 0, text)
+        self.assertIn(f"file={file}", text)
+        self.assertNotIn(self.SECRET, text)
+        code, text = self.kelda(*command, "--password", self.SECRET)
+        self.assertEqual(code, 1, text)
+        self.assertIn("--password-file", text)
+
+
 class Snapshots(acceptance.Case):
     mode = "vm"
 
@@ -166,7 +297,7 @@ class PrintedCommand(acceptance.Case):
             shell = subprocess.Popen(["sh", str(script)], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                      env=self.environment(), start_new_session=True, cwd=self.folder)
         self.addCleanup(self.end_group, shell)
-        self.addCleanup(self.end_network, f"/tmp/kelda-passt-{port}.socket")
+        self.addCleanup(self.end_network, re.search(r"/\S*/kelda-passt-\w{16}\.socket", text).group())
         deadline = time.monotonic() + 60
         while "ready: " not in (self.folder / "log").read_text() and time.monotonic() < deadline and shell.poll() is None:
             time.sleep(0.05)

@@ -1,6 +1,7 @@
 // The command line of `kelda`, and nothing else: what it means is in the commands' own files.
 #include <CLI/CLI.hpp>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -59,6 +60,14 @@ void add_limits(CLI::App* app, ClientLimits& o) {
   add_size(app, "--reply-limit", o.reply_bytes, "One reply", "half of --client-memory, at most 64M");
 }
 
+void add_password(CLI::App* app, PasswordOptions& o) {
+  // An empty word is one that was given; the parser would make nothing of it in an optional.
+  const auto into = [](std::optional<std::string>& out) { return [&out](const std::string& text) { out = text; }; };
+  auto* file = app->add_option_function<std::string>("--password-file", into(o.file), "Clients must AUTH with the password in this file. Or set KELDA_PASSWORD in the environment")
+                   ->type_name("F");
+  app->add_option_function<std::string>("--password", into(o.text), "The same, on the command line, where every user of this computer can read it")->excludes(file);
+}
+
 void add_vm(CLI::App& root, VmOptions& o) {
   CLI::App* app = root.add_subcommand("vm", "Boot this very program as a virtual machine in QEMU");
   app->add_option("--disk", o.disk, "File or block device that becomes /dev/vda")->type_name("F");
@@ -66,7 +75,7 @@ void add_vm(CLI::App& root, VmOptions& o) {
   app->add_flag("--force", o.force, "Format the disk whatever it holds. Its content is lost");
   add_size(app, "--memory", o.memory_bytes, "Memory of the machine", "256M");
   app->add_option("--cpus", o.cpus, "Virtual CPUs")->check(CLI::Range(1, 64))->capture_default_str();
-  app->add_option("--resp", o.resp, "Where Redis clients connect, on this host")->type_name("ADDR:PORT")->capture_default_str();
+  app->add_option("--resp", o.resp, "Where Redis clients connect, on this host; port 0: any that is free")->type_name("ADDR:PORT")->capture_default_str();
   app->add_option("--accel", o.accel, "auto takes KVM where the processor really has it")
       ->check(CLI::IsMember({"auto", "kvm", "tcg"}))
       ->capture_default_str();
@@ -77,6 +86,7 @@ void add_vm(CLI::App& root, VmOptions& o) {
       ->type_name("user|passt|tap=IF|none")
       ->capture_default_str();
   add_limits(app, o.limits);
+  add_password(app, o.password);
   add_durability(app, o.durability);
   add_scrub(app, o.scrub_interval_s, o.scrub_bytes_per_s);
   app->add_flag("--print-command", o.print_command, "Print the QEMU command line instead of running it");
@@ -101,12 +111,14 @@ void add_serve(CLI::App& root, ServeOptions& o) {
   app->add_flag("--force", o.force, "Format the disk whatever it holds. Its content is lost");
   add_size(app, "--memory", o.memory_bytes, "Bound of all memory; bare: what the machine has", "256M");
   app->add_option("--cores", o.cores, "Cores that serve; bare: all. Default: 2, or what there is");
-  app->add_option("--resp", o.resp, "Where to listen for Redis clients")->type_name("ADDR:PORT")->capture_default_str();
+  app->add_option("--resp", o.resp, "Where to listen for Redis clients; port 0: any that is free")
+      ->type_name("ADDR:PORT")
+      ->default_str("127.0.0.1:6379; bare 0.0.0.0:6379");
   app->add_option("--announce", o.announce, "Address that clients use, when it differs from --resp")->type_name("ADDR:PORT");
   add_durability(app, o.durability);
   add_scrub(app, o.scrub_interval_s, o.scrub_bytes_per_s);
   add_limits(app, o.limits);
-  app->add_option("--password", o.password, "Clients must AUTH with it");
+  add_password(app, o.password);
   app->add_option("--address", o.address, "Bare: static address, as 10.0.0.2/24. Default: DHCP")->type_name("ADDR/BITS");
   app->add_option("--gateway", o.gateway, "Bare: router, with --address")->type_name("ADDR");
 }
@@ -268,9 +280,9 @@ std::optional<int> parse_command_line(int argc, char** argv, CommandLine& line, 
   return std::nullopt;
 }
 
-int run_command_line(int argc, char** argv) {
-  CommandLine line;
-  if (const auto ended = parse_command_line(argc, argv, line, std::cout, std::cerr)) return *ended;
+namespace {
+
+int run_command(const CommandLine& line) {
   if (line.command == "vm") return vm(line.vm);
   if (line.command == "serve") return serve(line.serve);
   if (line.command == "user-network") return user_network(line.user_network);
@@ -279,6 +291,37 @@ int run_command_line(int argc, char** argv) {
   if (line.command == "selftest") return selftest(line.selftest);
   if (line.command == "bench") return bench_kv(line.bench);
   return sim(line.sim);
+}
+
+// What these print tells how they are; what the others print is what they were asked for.
+bool is_server(const CommandLine& line) {
+  return line.command == "serve" || line.command == "user-network" || (line.command == "vm" && !line.vm.print_command);
+}
+
+// Whoever asked must not take half an answer for all of it.
+int end_output(const std::string& command, int code) {
+  std::cout.flush();
+  const bool complete = std::cout.good() && std::ferror(stdout) == 0 && std::fflush(stdout) == 0;
+  if (complete) return code;
+  std::fprintf(stderr, "kelda%s: stdout cannot be written to (no room, or nobody reads it): what is there is not all of it\n",
+               command.empty() ? "" : (" " + command).c_str());
+  return code == 0 ? kExitFailed : code;
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv) {
+  CommandLine line;
+  if (const auto ended = parse_command_line(argc, argv, line, std::cout, std::cerr)) return end_output("", *ended);
+  // By lines also into a file or a pipe, so that errors on stderr stand where they belong. A dump is large, and alone there.
+  if (line.command != "dump") std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  if (is_server(line)) {
+    // Nobody reads the console any more: no reason for a database to end.
+    std::signal(SIGPIPE, SIG_IGN);
+    return run_command(line);
+  }
+  const int code = run_command(line);
+  return end_output(line.command, code);
 }
 
 }  // namespace kelda::tools

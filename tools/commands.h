@@ -28,6 +28,12 @@ struct ClientLimits {
   std::uint64_t request_bytes = 0, reply_bytes = 0;  // of one client
 };
 
+// Where the clients' password comes from, see password.h.
+struct PasswordOptions {
+  std::optional<std::string> text;  // itself, on the command line
+  std::optional<std::string> file;
+};
+
 struct VmOptions {
   std::string disk;
   std::string elf;                    // what to boot; empty: this program
@@ -43,6 +49,7 @@ struct VmOptions {
   std::uint64_t scrub_interval_s = 7 * 86'400;
   std::uint64_t scrub_bytes_per_s = 8ull << 20;
   ClientLimits limits;
+  PasswordOptions password;
   bool print_command = false;
   std::uint16_t gdb_port = 0;
   std::vector<std::string> qemu_flags;
@@ -62,11 +69,11 @@ struct ServeOptions {
   bool force = false;
   std::uint64_t memory_bytes = 0;     // 0: hosted 256 MiB, bare what the machine has
   std::uint32_t cores = 0;            // 0: hosted 2 or fewer, bare all
-  std::string resp = "127.0.0.1:6379";
+  std::string resp;                   // empty: hosted 127.0.0.1:6379, bare 0.0.0.0:6379
   std::string announce;               // what clients should use, if not `resp` itself
   std::string durability = "flush";
   ClientLimits limits;
-  std::string password;
+  PasswordOptions password;
   std::string address;                // bare: "10.0.0.2/24"; empty: DHCP
   std::string gateway;
   std::uint64_t scrub_interval_s = 7 * 86'400;  // 0: only when asked

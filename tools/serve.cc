@@ -7,10 +7,13 @@
 
 #include "blockdev/blockdev.h"
 #include "kelda/kelda.h"
+#include "net/address.h"
 #include "net/net.h"
 #include "runtime/machine.h"
 #include "server/server.h"
 #include "tools/commands.h"
+#include "tools/log_line.h"
+#include "tools/password.h"
 
 namespace kelda::tools {
 
@@ -20,7 +23,7 @@ const char* yes_no(bool value) { return value ? "yes" : "no"; }
 
 void print_machine(std::uint32_t cores, std::uint64_t memory_bytes) {
   const auto machine = runtime::machine_info();
-  std::printf("kelda %s, %s, %u of %u CPUs, %s of %s memory\n", KELDA_VERSION, machine.platform.c_str(), cores,
+  log_format(stdout, "kelda %s, %s, %u of %u CPUs, %s of %s memory", KELDA_VERSION, machine.platform.c_str(), cores,
               machine.cpu_count, format_size(memory_bytes).c_str(), format_size(machine.memory_bytes).c_str());
 }
 
@@ -31,37 +34,33 @@ std::string describe(const blockdev::DeviceInfo& info) {
 }
 
 void print_database(const Database& db, const OpenReport& opened, bool flush) {
-  std::printf("disk %s\n", describe(db.device().info()).c_str());
+  log_line(stdout, "disk " + describe(db.device().info()));
   if (opened.grown_from_bytes != 0) {
-    std::printf("the disk was enlarged from %s; the new space is in use\n", format_size(opened.grown_from_bytes).c_str());
+    log_line(stdout, "the disk was enlarged from " + format_size(opened.grown_from_bytes) + "; the new space is in use");
   }
-  std::printf("durability: %s\n", flush ? "flush: what is acknowledged is on the disk and flushed"
-                                        : "NONE: what is acknowledged may be lost");
+  log_format(stdout, "durability: %s", flush ? "flush: what is acknowledged is on the disk and flushed"
+                                             : "NONE: what is acknowledged may be lost");
   if (opened.created) {
-    std::printf("recovery: none, the disk was formatted (%" PRIu64 " ms)\n", opened.duration_us / 1000);
+    log_format(stdout, "recovery: none, the disk was formatted (%" PRIu64 " ms)", opened.duration_us / 1000);
   } else if (opened.was_clean) {
-    std::printf("recovery: none needed, it was closed cleanly (%" PRIu64 " ms)\n", opened.duration_us / 1000);
+    log_format(stdout, "recovery: none needed, it was closed cleanly (%" PRIu64 " ms)", opened.duration_us / 1000);
   } else {
-    std::printf("recovery: %s of log, %" PRIu64 " records, %" PRIu64 " transactions undone, %" PRIu64
-                " torn pages repaired, %" PRIu64 " ms\n",
-                format_size(opened.log_bytes).c_str(), opened.records, opened.undone_transactions, opened.pages_repaired,
-                opened.duration_us / 1000);
+    log_format(stdout, "recovery: %s of log, %" PRIu64 " records, %" PRIu64 " transactions undone, %" PRIu64
+               " torn pages repaired, %" PRIu64 " ms",
+               format_size(opened.log_bytes).c_str(), opened.records, opened.undone_transactions, opened.pages_repaired,
+               opened.duration_us / 1000);
   }
 }
 
 void show_recovery(std::uint64_t done_bytes, std::uint64_t total_bytes) {
-  std::printf("recovering: %s of %s of log\n", format_size(done_bytes).c_str(), format_size(total_bytes).c_str());
-  std::fflush(stdout);
+  log_line(stdout, "recovering: " + format_size(done_bytes) + " of " + format_size(total_bytes) + " of log");
 }
 
 void say_failure(const Error& cause) {
-  std::fprintf(stderr, "kelda serve: the engine has stopped: %s\n", cause.to_string().c_str());
+  log_line(stderr, "kelda serve: the engine has stopped: " + cause.to_string());
 }
 
-void show_damage(const std::string& what) {
-  std::printf("SCRUB: %s\n", what.c_str());
-  std::fflush(stdout);
-}
+void show_damage(const std::string& what) { log_line(stdout, "SCRUB: " + what); }
 
 // Below this the engine's share is too small for its log buffers and its least pool.
 constexpr std::uint64_t kLeastMemoryBytes = 16_MiB;
@@ -72,8 +71,11 @@ struct MemoryShares {
 };
 Result<MemoryShares> share_out(std::uint64_t memory_bytes, std::uint64_t asked_request_bytes) {
   if (memory_bytes < kLeastMemoryBytes) {
-    return Error(Code::kTooSmall, "serving needs at least " + format_size(kLeastMemoryBytes) + " of memory, --memory gives " +
-                                      format_size(memory_bytes) + ": give it more");
+    const runtime::MachineInfo machine = runtime::machine_info();
+    const std::string needs = "serving needs at least " + format_size(kLeastMemoryBytes) + " of memory, ";
+    if (!machine.bare) return Error(Code::kTooSmall, needs + "--memory gives " + format_size(memory_bytes) + ": give it more");
+    return Error(Code::kTooSmall, needs + "and of this machine's " + format_size(machine.memory_bytes) + " the kernel, the program and its stacks leave " +
+                                      format_size(memory_bytes) + ": give the machine more (kelda vm --memory 64M)");
   }
   MemoryShares shares;
   shares.network_bytes = std::clamp<std::uint64_t>(memory_bytes / 16, 4_MiB, 64_MiB);
@@ -96,13 +98,51 @@ struct Network {
   bool ended = false;
 };
 
-Result<std::uint16_t> port_of(const std::string& address) {
-  const auto colon = address.rfind(':');
-  if (colon == std::string::npos) return Error(Code::kInvalidArgument, "'" + address + "' is not ADDR:PORT");
-  return static_cast<std::uint16_t>(std::strtoul(address.c_str() + colon + 1, nullptr, 10));
+// Where to listen. A virtual machine has no programs beside this one: nobody would reach its loopback.
+Result<std::string> listen_address(const ServeOptions& options) {
+  const bool bare = runtime::machine_info().bare;
+  if (options.resp.empty()) return std::string(bare ? "0.0.0.0:6379" : "127.0.0.1:6379");
+  const net::Endpoint endpoint = TRY(net::parse_endpoint(options.resp));
+  if (!bare || endpoint.address >> 24 != 127) return options.resp;
+  return Error(Code::kInvalidArgument, "--resp " + options.resp + " is the machine's own loopback, which nobody outside of the machine " +
+                                           "can reach: leave --resp away, or give 0.0.0.0:" + std::to_string(endpoint.port));
 }
 
-Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& stop) {
+// What clients connect to: `local` is what the listener is bound to, `machine` the machine's own address, bare.
+Result<std::string> reachable_address(const std::string& local, const std::string& machine) {
+  net::Endpoint endpoint = TRY(net::parse_endpoint(local));
+  if (endpoint.address == 0 && !machine.empty()) endpoint.address = TRY(net::parse_ipv4(machine.substr(0, machine.find('/'))));
+  return endpoint.to_string();
+}
+
+server::ServerOptions server_options_of(const ServeOptions& options, const MemoryShares& shares) {
+  const ClientLimits& limits = options.limits;
+  server::ServerOptions server_options;
+  server_options.max_clients = limits.max_clients;
+  server_options.idle_timeout_s = limits.idle_timeout_s;
+  server_options.write_timeout_s = limits.write_timeout_s;
+  server_options.tcp_keepalive_s = limits.tcp_keepalive_s;
+  server_options.buffer_limit_bytes = shares.request_bytes;
+  // One client may take half of it.
+  const std::uint64_t half_bytes = std::min(shares.request_bytes / 2, server_options.request_limit_bytes);
+  server_options.request_limit_bytes = limits.request_bytes != 0 ? limits.request_bytes : half_bytes;
+  server_options.output_limit_bytes = limits.reply_bytes != 0 ? limits.reply_bytes : half_bytes;
+  server_options.platform = runtime::machine_info().platform;
+  server_options.on_failure = &say_failure;
+  return server_options;
+}
+
+void print_ready(const net::StackInfo& stack, const std::string& address) {
+  if (!stack.address.empty()) {
+    log_format(stdout, "network: %s, %s, gateway %s, MAC %s", stack.address.c_str(), stack.driver.c_str(),
+               stack.gateway.empty() ? "none" : stack.gateway.c_str(), stack.mac.c_str());
+  }
+  log_format(stdout, "%.0f ms from start", static_cast<double>(runtime::machine_info().since_start_us) / 1000);
+  std::printf("ready: redis://%s\n", address.c_str());
+  std::fflush(stdout);
+}
+
+Result<> run(runtime::Runtime& rt, const ServeOptions& options, const std::string& password, runtime::Event& stop) {
   const std::uint64_t memory_bytes = TRY(memory_to_use(options.memory_bytes, 256_MiB));
   const MemoryShares shares = TRY(share_out(memory_bytes, options.limits.all_bytes));
   const bool flush = options.durability != "none";
@@ -115,8 +155,7 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
                                      .connection_limit = limits.max_clients + 64,
                                      .memory_limit_bytes = shares.network_bytes}));
   Network network;
-  TRY(port_of(options.resp));
-  network.listener = TRY(net::listen(options.resp, rt.core_count()));
+  network.listener = TRY(net::listen(TRY(listen_address(options)), rt.core_count()));
 
   DatabaseOptions db_options;
   db_options.memory_bytes = shares.engine_bytes;
@@ -130,37 +169,21 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, runtime::Event& 
   auto db = TRY(Database::open(options.disk, options.create_bytes, db_options, &opened));
   print_database(*db, opened, flush);
 
-  server::ServerOptions server_options;
-  server_options.password = options.password;
-  server_options.max_clients = limits.max_clients;
-  server_options.idle_timeout_s = limits.idle_timeout_s;
-  server_options.write_timeout_s = limits.write_timeout_s;
-  server_options.tcp_keepalive_s = limits.tcp_keepalive_s;
-  server_options.buffer_limit_bytes = shares.request_bytes;
-  // One client may take half of it.
-  const std::uint64_t half_bytes = std::min(shares.request_bytes / 2, server_options.request_limit_bytes);
-  server_options.request_limit_bytes = limits.request_bytes != 0 ? limits.request_bytes : half_bytes;
-  server_options.output_limit_bytes = limits.reply_bytes != 0 ? limits.reply_bytes : half_bytes;
+  server::ServerOptions server_options = server_options_of(options, shares);
+  server_options.password = password;
   server_options.memory_bytes = memory_bytes;
   server_options.durability = db_options.durability;
   server_options.device_text = describe(db->device().info());
-  server_options.platform = runtime::machine_info().platform;
   server_options.open_report = opened;
-  server_options.on_failure = &say_failure;
   server::Server server(*db, server_options);
   TRY(runtime::Core::current().spawn([&] {
     stop.wait();
     server.request_stop();
   }));
-  if (!stack.address.empty()) {
-    std::printf("network: %s, %s, gateway %s, MAC %s\n", stack.address.c_str(), stack.driver.c_str(),
-                stack.gateway.empty() ? "none" : stack.gateway.c_str(), stack.mac.c_str());
-  }
-  std::printf("%.0f ms from start\n", static_cast<double>(runtime::machine_info().since_start_us) / 1000);
-  std::printf("ready: redis://%s\n", options.announce.empty() ? network.listener->local().c_str() : options.announce.c_str());
-  std::fflush(stdout);
+  print_ready(stack, options.announce.empty() ? TRY(reachable_address(network.listener->local(), stack.address)) : options.announce);
 
   Result<> served = server.serve(rt, *network.listener);
+  log_line(stdout, "stopping");
   stop.set();  // ends the fiber above when a client asked for the shutdown
   runtime::Core::current().yield();
   network.end();
@@ -179,11 +202,12 @@ std::uint32_t core_count(const ServeOptions& options) {
 }  // namespace
 
 int serve(const ServeOptions& options) {
+  auto password = find_password(options.password);  // first: a pipe that nobody writes to can still be interrupted
   static runtime::Event stop;  // lives as long as the process, as set_on_stop_request() asks
   runtime::set_on_stop_request(stop);
   Result<> done;
   auto code = runtime::Runtime::run({.core_count = core_count(options)}, [&](runtime::Runtime& rt) {
-    done = run(rt, options, stop);
+    done = password ? run(rt, options, *password, stop) : Result<>(std::move(password).error());
     return 0;
   });
   if (!code) done = std::move(code).error();

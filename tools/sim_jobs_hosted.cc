@@ -1,6 +1,7 @@
 #include "tools/sim_jobs.h"
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,8 +34,11 @@ void mark_failed(sim::Report& report, std::string_view kind, const std::string& 
 bool start(Slot& slot, const SimJob& job) {
   slot.job = job;
   new (slot.report) sim::Report;
+  const pid_t parent = getpid();
   slot.child = fork();
   if (slot.child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // a simulation that is stopped leaves nothing running
+    if (getppid() != parent) _exit(127);
     alarm(kLongestSeconds);
     sim::run_simulation(sim::make_config(job.seed, job.overrides), *slot.report, [] { _exit(0); });
     _exit(0);

@@ -1,15 +1,11 @@
 // `kelda vm`: boots this program in QEMU, with a process for its network, and ends both cleanly.
 //
-// First Ctrl-C (or SIGTERM): the power button is pressed, the guest closes its database and powers off. The second one ends
-// the machine as a power cut would.
+// First Ctrl-C (or SIGTERM, SIGHUP, SIGQUIT): the power button is pressed, the guest closes its database and powers off. The
+// second one ends the machine as a power cut would.
 #include "tools/vm.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/time.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,15 +13,25 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <memory>
+#include <system_error>
+#include <utility>
 
 #include "blockdev/disk_claim_hosted.h"
 #include "runtime/machine.h"
 #include "runtime/core.h"
 #include "tools/child.h"
+#include "tools/log_line.h"
+#include "tools/password.h"
+#include "tools/vm_monitor.h"
+#include "tools/vm_network.h"
 
 namespace kelda::tools {
 
 namespace {
+
+void say(const std::string& text) { log_line(stderr, "kelda vm: " + text); }
 
 Error system_error(const std::string& what) { return Error(Code::kIo, what + ": " + std::strerror(errno)); }
 
@@ -41,185 +47,218 @@ Result<std::unique_ptr<blockdev::DiskClaim>> take_disk(const VmOptions& options)
   return disk;
 }
 
-// The network's own message for a port in use would come in the middle of the start.
-Result<> check_port_free(const std::string& resp) {
-  const auto colon = resp.rfind(':');  // passt_command() has seen that there is one, and a port behind it
-  const std::string host = resp.substr(0, colon);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(std::strtoul(resp.c_str() + colon + 1, nullptr, 10)));
-  if (inet_pton(AF_INET, host.empty() ? "0.0.0.0" : host.c_str(), &address.sin_addr) != 1) {
-    return Error(Code::kInvalidArgument, "'" + host + "' is not an IPv4 address like 127.0.0.1 (--resp ADDR:PORT)");
-  }
-  // A killed network's port is free again a moment after it (net/acceptor_hosted.cc).
-  int error = 0;
-  for (int tries = 0; tries < 25; ++tries, usleep(20'000)) {
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    const int on = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    error = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 ? 0 : errno;
-    close(fd);
-    if (error != EADDRINUSE) break;
-  }
-  if (error == 0) return {};
-  return Error(Code::kBusy, resp + " cannot be used (" + std::strerror(error) + "): choose another with --resp ADDR:PORT");
+// A file without a name, for a child to read.
+Result<int> memory_file(const std::string& text) {
+  const int fd = memfd_create("kelda", MFD_CLOEXEC);
+  if (fd < 0) return system_error("cannot hand the password to the machine");
+  if (write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size())) return fd;
+  close(fd);
+  return system_error("cannot hand the password to the machine");
 }
 
-// The machine's monitor: a pair of sockets, of which QEMU gets one end. Nothing of it lies in the file system.
-class Monitor {
+// The machine while it runs.
+class Machine {
  public:
-  ~Monitor() {
-    for (const int end : ends_) {
-      if (end >= 0) close(end);
-    }
-  }
-  Result<> make() {
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends_) != 0) return system_error("socketpair");
-    return {};
-  }
-  int guest_end() const { return ends_[1]; }
-  void started() { close(std::exchange(ends_[1], -1)); }
-  bool press_power_button();
+  Machine(const VmOptions& options, const sigset_t& signals) : options_(options), signals_(signals) {}
+
+  Result<> start(VmHost host, const std::string& password);
+  // Until QEMU ends: the exit code.
+  int wait_for_end();
 
  private:
-  int ends_[2] = {-1, -1};
+  void on_network_end();
+  void on_signal(int signal);
+  void keep_asking();
+  int exit_code(int status);
+  int code_without_the_guest(int code);
+  bool asked() const { return asked_ns_ != 0; }
+
+  const VmOptions& options_;
+  const sigset_t& signals_;
+  VmMonitor monitor_;
+  VmNetwork network_;
+  Child qemu_;
+  runtime::TimeNs asked_ns_ = 0;
+  int asked_by_ = 0;             // the signal
+  bool network_lost_ = false;
+  bool killed_ = false;          // by us
+  bool told_of_silence_ = false;
 };
 
-// QMP: the answers are read to the power-down event, for closing earlier could drop the request.
-bool Monitor::press_power_button() {
-  const int fd = ends_[0];
-  const timeval patience{5, 0};  // a monitor that hangs must not keep us from the second request
-  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  const std::string request = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"system_powerdown\"}\n";
-  if (send(fd, request.data(), request.size(), MSG_NOSIGNAL) <= 0) return false;
-  std::string answers;
-  char piece[512];
-  ssize_t n;
-  while ((n = recv(fd, piece, sizeof piece, 0)) > 0) {
-    answers.append(piece, static_cast<std::size_t>(n));
-    if (answers.find("POWERDOWN") != std::string::npos) return true;
+Result<> Machine::start(VmHost host, const std::string& password) {
+  TRY(monitor_.make());
+  host.monitor = true;
+  std::vector<Child::Descriptor> descriptors{{monitor_.guest_end(), 5}};
+  int guest_end = -1, password_fd = -1;
+  if (!password.empty()) {
+    password_fd = TRY(memory_file(password));
+    descriptors.push_back({password_fd, 6});
+    host.password_path = "/proc/self/fd/6";
   }
-  return false;
+  if (in_user_space(options_)) {
+    guest_end = TRY(network_.start(options_, host));
+    descriptors.push_back({guest_end, 3});
+  }
+  qemu_ = TRY(Child::start(TRY(qemu_command(options_, host)), descriptors));
+  monitor_.started();
+  if (guest_end >= 0) close(guest_end);
+  if (password_fd >= 0) close(password_fd);
+  return {};
 }
 
-int exit_code_of(int status) {
-  if (WIFSIGNALED(status)) return 128 + WTERMSIG(status);
-  const int code = WEXITSTATUS(status);
-  // The guest's own code comes as (code + 1) << 1 | 1 (kernel/kernel.h). 1 is QEMU's failure, 0 a plain power-off.
-  return code >= 3 && (code & 1) != 0 ? (code >> 1) - 1 : code;
-}
-
-// The guest's network in user space: our own, or passt.
-class Network {
- public:
-  // Returns the end for QEMU.
-  Result<int> start(const VmOptions& options, const VmHost& host) {
-    const bool passt = options.net == "passt";
-    const auto command = passt ? TRY(passt_command(options, host)) : user_network_command(options, host);
-    int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return system_error("socketpair");
-    // passt drops frames that the socket has no room for, and does not repeat a SYN: room for many small frames.
-    const int room_bytes = 4 << 20;
-    if (passt) setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room_bytes, sizeof room_bytes);
-    auto child = Child::start(command, {{ends[1], 4}});
-    close(ends[1]);
-    if (!child) {
-      close(ends[0]);
-      return std::move(child).error();
-    }
-    child_ = std::move(*child);
-    return ends[0];
-  }
-
-  // Seen once.
-  bool ended() {
-    int status;
-    return child_.pid() > 0 && child_.ended(status);
-  }
-  // It ends by itself after the machine; killed, it would hold its port for a moment longer.
-  void wait_for_end() {
-    for (int i = 0; i < 100 && child_.pid() > 0 && !ended(); ++i) usleep(10'000);
-  }
-
- private:
-  Child child_;
-};
-
-// Until QEMU ends. Signals are blocked in this process and taken here.
-int wait_for_end(Child& qemu, Network& network, const sigset_t& signals, Monitor& monitor) {
-  // `timeout`, shells and supervisors may signal the process and its group: that is one request.
-  constexpr std::int64_t kSameRequestNs = 500'000'000;
-  std::int64_t asked_ns = 0;
+int Machine::wait_for_end() {
   for (;;) {
     int status = 0;
-    if (qemu.ended(status)) {
-      network.wait_for_end();
-      return exit_code_of(status);
+    if (qemu_.ended(status)) {
+      network_.wait_for_end();
+      monitor_.read();
+      return exit_code(status);
     }
-    if (network.ended()) {
-      // It ends when the machine does, and may be seen first.
-      for (int i = 0; i < 100; ++i, usleep(10'000)) {
-        if (qemu.ended(status)) return exit_code_of(status);
-      }
-      std::fprintf(stderr, "kelda vm: the network has ended; the machine goes on without it\n");
-    }
+    if (network_.ended()) on_network_end();
     int signal = 0;
-    sigwait(&signals, &signal);
-    if (signal == SIGCHLD) continue;
-    if (asked_ns != 0) {
-      if (static_cast<std::int64_t>(runtime::now_ns()) - asked_ns < kSameRequestNs) continue;
-      std::fprintf(stderr, "kelda vm: ending the machine at once\n");
-      qemu.kill_now();
+    if (asked()) {
+      keep_asking();
+      constexpr timespec kPause{0, 200'000'000};
+      signal = sigtimedwait(&signals_, nullptr, &kPause);
     } else {
-      std::fprintf(stderr, "kelda vm: asking the machine to stop (again: at once)\n");
-      if (!monitor.press_power_button()) std::fprintf(stderr, "kelda vm: the machine's monitor does not answer\n");
+      sigwait(&signals_, &signal);
     }
-    asked_ns = runtime::now_ns();
+    if (signal > 0 && signal != SIGCHLD) on_signal(signal);
   }
 }
 
-Result<int> run(const VmOptions& options) {
+void Machine::on_network_end() {
+  // It ends when the machine does, and may be seen first.
+  siginfo_t info{};
+  for (int i = 0; i < 100; ++i, usleep(10'000)) {
+    if (waitid(P_PID, static_cast<id_t>(qemu_.pid()), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) return;
+  }
+  if (!guest_serves(options_)) return say("the machine's network has ended; its command goes on without it");
+  say("the machine's network has ended and nobody reaches the machine any more: asking it to stop; start it again");
+  network_lost_ = true;
+  if (!asked()) asked_ns_ = runtime::now_ns();
+}
+
+// The first request asks the guest, the second one ends the machine.
+void Machine::on_signal(int signal) {
+  // `timeout`, shells and supervisors may signal the process and its group: that is one request.
+  constexpr runtime::TimeNs kSameRequestNs = 500'000'000;
+  if (asked_by_ == 0) {
+    asked_by_ = signal;
+    asked_ns_ = runtime::now_ns();
+    return say("asking the machine to stop (again: at once)");
+  }
+  if (runtime::now_ns() - asked_ns_ < kSameRequestNs) return;
+  say("ending the machine at once");
+  killed_ = true;
+  qemu_.kill_now();
+}
+
+// A press before the guest has its button is lost, so the button is pressed until the machine has ended.
+void Machine::keep_asking() {
+  constexpr runtime::TimeNs kPatienceNs = 5'000'000'000;
+  monitor_.read();
+  monitor_.press_power_button();
+  if (monitor_.answers() || told_of_silence_ || runtime::now_ns() - asked_ns_ < kPatienceNs) return;
+  told_of_silence_ = true;
+  say("the machine's monitor does not answer");
+}
+
+int Machine::exit_code(int status) {
+  if (WIFSIGNALED(status)) {
+    const int signal = WTERMSIG(status);
+    if (!killed_) {
+      say("QEMU was ended by signal " + std::to_string(signal) + " (" + strsignal(signal) +
+          "), and the machine as by a power cut: the next start recovers its disk");
+    }
+    return 128 + signal;
+  }
+  int code = WEXITSTATUS(status);
+  // The guest's own code comes as (code + 1) << 1 | 1 (kernel/kernel.h). 1 is QEMU's failure, 0 a plain power-off.
+  const bool from_guest = code >= 3 && (code & 1) != 0;
+  if (from_guest) code = (code >> 1) - 1;
+  else code = code_without_the_guest(code);
+  if (code != 0) return code;
+  if (network_lost_) return kExitFailed;
+  // A command that was asked to stop has not done what it was started for.
+  return asked() && !guest_serves(options_) ? 128 + asked_by_ : 0;
+}
+
+// QEMU ended by itself; 0 would say that the guest did.
+int Machine::code_without_the_guest(int code) {
+  if (code == 0 && monitor_.end_reason() == "host-signal") {
+    say("QEMU was asked to end by a signal from outside, and ended the machine as by a power cut: the next start recovers its disk");
+    return 128 + SIGTERM;
+  }
+  if (code == 127) say("QEMU cannot be started");
+  return code;
+}
+
+// Blocked from here on: none is lost while the machine is being started.
+sigset_t block_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGQUIT, SIGCHLD}) sigaddset(&signals, signal);
+  // nohup: who started us wants it ignored. A blocked signal would come nevertheless.
+  struct sigaction hang_up {};
+  if (sigaction(SIGHUP, nullptr, &hang_up) == 0 && hang_up.sa_handler != SIG_IGN) sigaddset(&signals, SIGHUP);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+bool stop_was_asked(const sigset_t& signals) {
+  constexpr timespec kNow{0, 0};
+  sigset_t stops = signals;
+  sigdelset(&stops, SIGCHLD);
+  return sigtimedwait(&stops, nullptr, &kNow) > 0;
+}
+
+Result<int> print_command(const VmOptions& options, VmHost host, const std::string& password) {
+  std::error_code no_matter;  // QEMU says it then
+  if (options.password.file) {
+    host.password_path = std::filesystem::absolute(*options.password.file, no_matter).string();
+  } else if (!password.empty()) {
+    return Error(Code::kInvalidArgument, "a printed command must not hold the password: give it as --password-file F");
+  }
+  // Nobody else can know the name, and put something there.
+  char name[64];
+  std::snprintf(name, sizeof name, "/kelda-passt-%016llx.socket", static_cast<unsigned long long>(runtime::random_u64()));
+  const char* folder = std::getenv("XDG_RUNTIME_DIR");
+  host.passt_socket = (folder != nullptr && *folder != 0 ? folder : "/tmp") + std::string(name);
+  if (in_user_space(options)) std::printf("%s\n", shell_quoted(TRY(passt_command(options, host))).c_str());
+  std::printf("%s\n", shell_quoted(TRY(qemu_command(options, host))).c_str());
+  return 0;
+}
+
+Result<int> run(VmOptions options) {
   if (!in_path("qemu-system-x86_64")) {
     return Error(Code::kNotFound, "qemu-system-x86_64 is not installed: `apt-get install qemu-system-x86`");
   }
   if (options.net == "passt" && !in_path("passt")) {
     return Error(Code::kNotFound, "passt is not installed: `apt-get install passt`, or --net user, which needs nothing");
   }
+  const std::string password = TRY(find_password(options.password));
+  const sigset_t signals = block_signals();
   // What is wrong with the command line is said before a disk is made.
   TRY(memory_to_use(options.memory_bytes, options.memory_bytes));
   TRY(qemu_command(options, {}));
-  if (in_user_space(options)) TRY(passt_command(options, {}));
-  if (in_user_space(options) && !options.print_command) TRY(check_port_free(options.resp));
+  VmPort port;
+  if (in_user_space(options)) TRY(port.take(options.resp, !options.print_command));
   const auto disk = TRY(take_disk(options));
   VmHost host = probe_host(disk.get());
   if (disk != nullptr && host.direct_io && !host.io_uring) {
-    std::fprintf(stderr, "kelda vm: io_uring is not available here (%s): QEMU uses threads for the disk, which is slower\n", host.no_io_uring.c_str());
+    say("io_uring is not available here (" + host.no_io_uring + "): QEMU uses threads for the disk, which is slower");
   }
   if (options.print_command) {
-    host.passt_socket = "/tmp/kelda-passt-" + options.resp.substr(options.resp.rfind(':') + 1) + ".socket";
-    if (in_user_space(options)) std::printf("%s\n", shell_quoted(TRY(passt_command(options, host))).c_str());
-    std::printf("%s\n", shell_quoted(TRY(qemu_command(options, host))).c_str());
-    return 0;
+    return print_command(options, std::move(host), password);
   }
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&signals, signal);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
-
-  Monitor monitor;
-  TRY(monitor.make());
-  host.monitor = true;
-  Network network;
-  std::vector<Child::Descriptor> descriptors{{monitor.guest_end(), 5}};
-  int guest_end = -1;
-  if (in_user_space(options)) {
-    guest_end = TRY(network.start(options, host));
-    descriptors.push_back({guest_end, 3});
+  if (stop_was_asked(signals)) {
+    say("asked to stop before the machine was started");
+    return guest_serves(options) ? 0 : kExitFailed;
   }
-  Child qemu = TRY(Child::start(TRY(qemu_command(options, host)), descriptors));
-  monitor.started();
-  if (guest_end >= 0) close(guest_end);
-  return wait_for_end(qemu, network, signals, monitor);
+  Machine machine(options, signals);
+  TRY(machine.start(std::move(host), password));
+  return machine.wait_for_end();
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ struct VmHost {
   std::string self;            // path of this program
   std::string passt_socket;    // where passt listens, in the printed command
   bool monitor = false;        // there is one, for the clean power-off
+  std::string password_path;   // a file with the clients' password, that QEMU hands to the guest; empty: none
 };
 // disk: null without one.
 VmHost probe_host(const blockdev::DiskClaim* disk);
@@ -31,6 +32,8 @@ Result<std::vector<std::string>> qemu_command(const VmOptions& options, const Vm
 Result<std::vector<std::string>> passt_command(const VmOptions& options, const VmHost& host);
 // argv of the network that this program has itself (net/user_network_hosted.h): --net user.
 std::vector<std::string> user_network_command(const VmOptions& options, const VmHost& host);
+// Is the guest's command a server, which runs until somebody asks it to stop?
+bool guest_serves(const VmOptions& options);
 // Is the guest's network carried in user space, by either?
 bool in_user_space(const VmOptions& options);
 // For people: quoted for a shell.

@@ -2,12 +2,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <fstream>
+#include <optional>
 #include <sstream>
 
+#include "net/address.h"
 #include "runtime/ring_hosted.h"
+#include "tools/password.h"
 #include "tools/vm.h"
 
 namespace kelda::tools {
@@ -44,17 +46,6 @@ std::string option_value(const std::string& text) {
   std::string out;
   for (const char c : text) out.append(c == ',' ? 2 : 1, c);
   return out;
-}
-
-bool split_address(const std::string& text, std::string& host, std::string& port) {
-  const auto colon = text.rfind(':');
-  if (colon == std::string::npos || colon + 1 == text.size()) return false;
-  host = text.substr(0, colon);
-  port = text.substr(colon + 1);
-  const bool digits = std::all_of(port.begin(), port.end(), [](unsigned char c) { return c >= '0' && c <= '9'; });
-  if (!digits || port.size() > 5) return false;
-  const int number = std::stoi(port);
-  return number > 0 && number <= 65535;
 }
 
 bool is_microvm(const VmOptions& options) { return options.machine == "microvm"; }
@@ -120,17 +111,42 @@ void add_limits(std::vector<std::string>& words, const ClientLimits& limits) {
   add("--reply-limit", limits.reply_bytes, without.reply_bytes);
 }
 
+// What follows `--name` (or `--name=`), if it is there.
+std::optional<std::string> option_in(const std::vector<std::string>& words, const std::string& name) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (words[i] == name && i + 1 < words.size()) return words[i + 1];
+    if (words[i].starts_with(name + "=")) return words[i].substr(name.size() + 1);
+  }
+  return std::nullopt;
+}
+
+// The guest's port that the host's leads to: what it is told to listen on, if it is.
+std::string guest_port(const VmOptions& options) {
+  const auto resp = guest_serves(options) ? option_in(options.guest_command, "--resp") : std::nullopt;
+  net::Endpoint endpoint;
+  if (resp) {
+    if (auto parsed = net::parse_endpoint(*resp)) endpoint = *parsed;
+  }
+  return std::to_string(endpoint.port != 0 ? endpoint.port : kGuestRespPort);
+}
+
+std::vector<std::string> serve_words(const VmOptions& options) {
+  std::vector<std::string> words{"serve", "--disk", "/dev/vda", "--resp", "0.0.0.0:" + std::to_string(kGuestRespPort),
+                                 "--durability", options.durability};
+  const VmOptions defaults;
+  if (options.scrub_interval_s != defaults.scrub_interval_s) words.insert(words.end(), {"--scrub-interval", std::to_string(options.scrub_interval_s)});
+  if (options.scrub_bytes_per_s != defaults.scrub_bytes_per_s) words.insert(words.end(), {"--scrub-rate", std::to_string(options.scrub_bytes_per_s)});
+  if (options.create_bytes != 0) words.insert(words.end(), {"--create", std::to_string(options.create_bytes)});
+  if (options.force) words.push_back("--force");
+  add_limits(words, options.limits);
+  return words;
+}
+
 std::string guest_command_line(const VmOptions& options) {
-  std::vector<std::string> words = options.guest_command;
-  if (words.empty()) {
-    words = {"serve", "--disk", "/dev/vda", "--resp", "0.0.0.0:" + std::to_string(kGuestRespPort),
-             "--announce", options.resp, "--durability", options.durability};
-    const VmOptions defaults;
-    if (options.scrub_interval_s != defaults.scrub_interval_s) words.insert(words.end(), {"--scrub-interval", std::to_string(options.scrub_interval_s)});
-    if (options.scrub_bytes_per_s != defaults.scrub_bytes_per_s) words.insert(words.end(), {"--scrub-rate", std::to_string(options.scrub_bytes_per_s)});
-    if (options.create_bytes != 0) words.insert(words.end(), {"--create", std::to_string(options.create_bytes)});
-    if (options.force) words.push_back("--force");
-    add_limits(words, options.limits);
+  std::vector<std::string> words = options.guest_command.empty() ? serve_words(options) : options.guest_command;
+  // Where clients connect is known only here; with a network of its own the machine tells its own address.
+  if (guest_serves(options) && in_user_space(options) && !option_in(words, "--announce")) {
+    words.insert(words.end(), {"--announce", options.resp});
   }
   std::string line = "kelda";
   for (const std::string& word : words) {
@@ -166,6 +182,10 @@ Result<std::vector<std::string>> qemu_command(const VmOptions& options, const Vm
   if (host.monitor) {
     argv.insert(argv.end(), {"-chardev", std::string("socket,id=monitor0,fd=") + kQemuMonitorFd, "-mon", "monitor0,mode=control"});
   }
+  // Not on a command line, where every user of the host could read it.
+  if (!host.password_path.empty()) {
+    argv.insert(argv.end(), {"-fw_cfg", std::string("name=") + kPasswordHostFile + ",file=" + option_value(host.password_path)});
+  }
   if (options.gdb_port != 0) {
     argv.insert(argv.end(), {"-S", "-gdb", "tcp:127.0.0.1:" + std::to_string(options.gdb_port)});
   }
@@ -175,13 +195,10 @@ Result<std::vector<std::string>> qemu_command(const VmOptions& options, const Vm
 }
 
 Result<std::vector<std::string>> passt_command(const VmOptions& options, const VmHost& host) {
-  std::string address, port;
-  if (!split_address(options.resp, address, port)) {
-    return Error(Code::kInvalidArgument, "--resp is ADDR:PORT, as 127.0.0.1:6379, not '" + options.resp + "'");
-  }
+  const net::Endpoint endpoint = TRY(net::parse_endpoint(options.resp));
   // The port that passt opens on the host is handed to the guest's own.
-  const std::string forward = (address.empty() || address == "0.0.0.0" ? "" : address + "/") + port + ":" +
-                              std::to_string(kGuestRespPort);
+  const std::string address = endpoint.address == 0 ? "" : net::ipv4_to_string(endpoint.address) + "/";
+  const std::string forward = address + std::to_string(endpoint.port) + ":" + guest_port(options);
   std::vector<std::string> argv{"passt", "-q", "-4", "-a", kGuestAddress, "-n", "24", "-g", kGuestGateway,
                                 "-t", forward, "-u", "none"};
   if (host.passt_socket.empty()) {
@@ -193,11 +210,13 @@ Result<std::vector<std::string>> passt_command(const VmOptions& options, const V
   return argv;
 }
 
+bool guest_serves(const VmOptions& options) { return options.guest_command.empty() || options.guest_command[0] == "serve"; }
+
 bool in_user_space(const VmOptions& options) { return options.net == "user" || options.net == "passt"; }
 
 std::vector<std::string> user_network_command(const VmOptions& options, const VmHost& host) {
   return {host.self, "user-network", "--frames", kPassthroughFd, "--listen", options.resp,
-          "--port", std::to_string(kGuestRespPort)};
+          "--port", guest_port(options)};
 }
 
 std::string shell_quoted(const std::vector<std::string>& command) {
