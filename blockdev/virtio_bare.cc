@@ -8,6 +8,8 @@
 //  2. A core with requests in flight has its poller registered. (A core that ended and came back has lost its pollers:
 //     hence the registration anew whenever the first request comes.)
 //  3. A core does not sleep on requests that the device was not told about.
+//  4. Where notifications and interrupts may be missed (kernel/emulation.h) a core with requests in flight looks for their
+//     completions in time and, when none came, tells the device again.
 #include "blockdev/virtio_bare.h"
 
 #include <fmt/format.h>
@@ -20,6 +22,8 @@
 #include "blockdev/counters.h"
 #include "common/assert.h"
 #include "kernel/cpu.h"
+#include "kernel/emulation.h"
+#include "kernel/time.h"
 #include "kernel/virtio_devices.h"
 
 namespace kelda::blockdev {
@@ -49,8 +53,10 @@ class DiskCore final : public runtime::Poller {
   std::size_t poll() override;
   bool prepare_sleep() override;
   void after_sleep() override;
+  runtime::TimeNs next_deadline_ns() override;
 
  private:
+  void tell_again_if_late(std::size_t done);
   InFlight& take();
   void begin(Request& request);
   void end(InFlight& io);
@@ -63,6 +69,7 @@ class DiskCore final : public runtime::Poller {
   std::size_t in_flight_ = 0;
   bool armed_ = false;
   bool kick_is_due_ = false;
+  runtime::TimeNs tell_again_ns_ = 0;  // only where may_miss_devices()
   std::vector<std::unique_ptr<InFlight>> owned_;
   std::vector<InFlight*> free_;
 };
@@ -146,6 +153,7 @@ void DiskCore::submit(std::span<Request* const> requests) {
     core_ = &runtime::Core::current();
     core_->remove_poller(*this);
     core_->add_poller(*this);
+    if (kernel::may_miss_devices()) tell_again_ns_ = kernel::monotonic_ns() + kernel::kRequestLookNs;
   }
   // An idle disk is told at once. A busy one learns of the requests of all fibers of this turn together: telling it is
   // an exit to the hypervisor, the dearest part of a request.
@@ -185,7 +193,21 @@ void DiskCore::end(InFlight& io) {
 std::size_t DiskCore::poll() {
   if (in_flight_ == 0) return 0;
   if (std::exchange(kick_is_due_, false)) disk_->driver().kick(cpu_);
-  return disk_->driver().poll(cpu_);
+  const std::size_t done = disk_->driver().poll(cpu_);
+  if (kernel::may_miss_devices()) tell_again_if_late(done);
+  return done;
+}
+
+// (4)
+void DiskCore::tell_again_if_late(std::size_t done) {
+  const runtime::TimeNs now = kernel::monotonic_ns();
+  if (done == 0 && now < tell_again_ns_) return;
+  if (done == 0) disk_->driver().kick_again(cpu_);
+  tell_again_ns_ = now + kernel::kRequestLookNs;
+}
+
+runtime::TimeNs DiskCore::next_deadline_ns() {
+  return in_flight_ > 0 && kernel::may_miss_devices() ? kernel::monotonic_ns() + kernel::kRequestLookNs : runtime::kNever;
 }
 
 bool DiskCore::prepare_sleep() {

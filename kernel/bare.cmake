@@ -11,7 +11,7 @@ file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/syscall_names.inc CONTENT "${n
 
 set(kernel_sources
   acpi.cc aml.cc apic.cc area_list.cc backtrace.cc clock_sources.cc command_line.cc console.cc cpu.cc demand.cc
-  descriptors.cc frame_map.cc host_file.cc interrupts.cc io_apic.cc limbo.cc machine_info.cc memory.cc mp_table.cc optimistic.cc page_fault.cc
+  descriptors.cc emulation.cc frame_map.cc host_file.cc interrupts.cc io_apic.cc limbo.cc machine_info.cc memory.cc mp_table.cc optimistic.cc page_fault.cc
   paging.cc panic.cc power.cc random.cc shim_files.cc shim_futex.cc shim_memory.cc shim_process.cc shim_table.cc
   shim_threads.cc shim_time.cc smp.cc start.cc symbols.cc tables.cc time.cc tlb.cc traps.cc)
 kelda_interrupt_context(${kernel_sources})

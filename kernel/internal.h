@@ -12,7 +12,9 @@ namespace kelda::kernel {
 
 // start.cc. The kernel's first message on a machine that cannot work: no symbols, no other CPUs.
 [[noreturn]] void die_early(std::string_view message);
-// The running hypervisor is an emulator (QEMU's TCG): string instructions are slow there.
+
+// emulation.cc. The running hypervisor is an emulator (QEMU's TCG): string instructions are slow there.
+void init_emulation();
 bool running_emulated();
 
 // memory.cc: takes RAM that is not in use from the map; once, before paging.

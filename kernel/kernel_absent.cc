@@ -4,6 +4,7 @@
 #include "kernel/acpi.h"
 #include "kernel/console.h"
 #include "kernel/cpu.h"
+#include "kernel/emulation.h"
 #include "kernel/host_file.h"
 #include "kernel/interrupts.h"
 #include "kernel/kernel.h"
@@ -54,6 +55,8 @@ std::uint32_t cpu_count() { absent(); }
 std::uint32_t this_cpu_index() { absent(); }
 void wake_cpu(std::uint32_t) { absent(); }
 void halt_until_interrupt_or(std::uint64_t) { absent(); }
+bool may_miss_devices() { return false; }
+DeviceFence device_fence() { return nullptr; }
 bool cpu_is_halted(std::uint32_t) { absent(); }
 std::uint64_t cpu_halted_ns(std::uint32_t) { absent(); }
 

@@ -127,12 +127,6 @@ bool running_bare() {
   return g_bare;
 }
 
-bool running_emulated() {
-  constexpr std::uint32_t kHypervisorBit = 1u << 31;
-  // "TCGT": QEMU without hardware virtualization.
-  return (cpuid(1).ecx & kHypervisorBit) && cpuid(0x4000'0000).ebx == 0x5447'4354;
-}
-
 void die_early(std::string_view message) {
   console_write_raw(message);
   exit_vm(kPanicExitCode);
@@ -140,6 +134,7 @@ void die_early(std::string_view message) {
 
 extern "C" void kelda_kernel_start(const StartInfo* start) {
   g_bare = true;
+  init_emulation();
   init_console();
   build_interrupt_table();
   set_up_boot_cpu();

@@ -92,6 +92,8 @@ class VirtioBlk {
   // Hands the request over; the device sees it at the CPU's next kick().
   void submit(unsigned cpu, BlkRequest& request);
   void kick(unsigned cpu);
+  // Tells the device of what it was told already: it may have missed it (emulation.h). Harmless when it has not.
+  void kick_again(unsigned cpu) { transport_->notify(static_cast<std::uint16_t>(cpu % queues_.size())); }
   // Completes what the device has finished, and issues what waited for room. Returns how many requests completed.
   std::size_t poll(unsigned cpu);
   // Asks for an interrupt at the next completion of this CPU's queue; false: poll() first, there is something. The

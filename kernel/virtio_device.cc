@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "kernel/emulation.h"
+
 namespace kelda::kernel {
 namespace {
 constexpr unsigned kIndirectBit = 28;    // VIRTIO_RING_F_INDIRECT_DESC
@@ -100,6 +102,7 @@ Result<std::unique_ptr<VirtQueue>> virtio_make_queue(VirtioTransport& transport,
   options.size = std::bit_floor(std::min(offered, size_limit));
   options.event_index = (features & feature_bit(kEventIndexBit)) != 0;
   options.indirect = (features & feature_bit(kIndirectBit)) != 0;
+  options.fence = device_fence();
   DmaMemory::Block block = TRY(memory.allocate(VirtQueue::memory_bytes(options)));
   auto queue = std::make_unique<VirtQueue>(options, block.data, block.address);
   TRY(transport.enable_queue(index, *queue, sink));

@@ -4,7 +4,7 @@
 //  - both "may I skip the notification" decisions are a store followed by a load of what the other side stores
 //    (Dekker): driver: store avail idx, load avail_event; device: store avail_event, load avail idx. If a side's load
 //    could overtake its store, both might read old values and both sleep. Hence both are sequentially consistent. The
-//    same holds for used_event and used idx.
+//    same holds for used_event and used idx. Emulators may drop even that order: hence the fence (emulation.h).
 #include "kernel/virtio_queue.h"
 
 #define VIRTIO_RING_NO_LEGACY
@@ -51,6 +51,7 @@ VirtQueue::VirtQueue(const Options& options, std::byte* memory, PhysAddr base)
     : size_(options.size),
       event_index_(options.event_index),
       indirect_(options.indirect),
+      fence_(options.fence),
       base_(base),
       descriptors_(reinterpret_cast<vring_desc*>(memory)),
       available_(reinterpret_cast<vring_avail*>(memory + available_offset(options.size))),
@@ -143,6 +144,7 @@ bool VirtQueue::kick() {
   // (Q3): this store and the load below are the driver's half of the first pair.
   shared(available_->idx).store(available_index_, std::memory_order_seq_cst);
   published_index_ = available_index_;
+  if (fence_ != nullptr) fence_();
   if (event_index_) {
     std::uint16_t event = shared(available_event(used_, size_)).load(std::memory_order_seq_cst);
     return passed(event, available_index_, before);
@@ -189,6 +191,7 @@ bool VirtQueue::arm_interrupt() {
   } else {
     shared(available_->flags).store(0, std::memory_order_seq_cst);
   }
+  if (fence_ != nullptr) fence_();
   return broken_ || shared(used_->idx).load(std::memory_order_seq_cst) == used_index_;
 }
 

@@ -56,6 +56,7 @@ class VirtQueue {
     std::uint16_t size = 0;       // entries, a power of two
     bool event_index = false;     // VIRTIO_F_RING_EVENT_IDX negotiated
     bool indirect = false;        // VIRTIO_F_RING_INDIRECT_DESC negotiated
+    void (*fence)() = nullptr;    // where the processor's barriers may not hold against the device (emulation.h)
   };
 
   struct Addresses {
@@ -121,6 +122,7 @@ class VirtQueue {
   const std::uint16_t size_;
   const bool event_index_;
   const bool indirect_;
+  void (*const fence_)();
   bool broken_ = false;
   PhysAddr base_;
   vring_desc* descriptors_;

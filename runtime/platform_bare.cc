@@ -5,10 +5,12 @@
 // posted after the core looked at its inbox, with `asleep` set, ends the halt that follows.
 #include "runtime/platform_bare.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 
 #include "kernel/cpu.h"
+#include "kernel/emulation.h"
 #include "kernel/kernel.h"
 #include "kernel/paging.h"
 #include "kernel/random.h"
@@ -39,7 +41,11 @@ class BareBackend final : public CoreBackend {
     kernel::pass_unmap_epoch();
     return 0;
   }
-  void sleep(TimeNs deadline_ns) override { kernel::halt_until_interrupt_or(deadline_ns); }
+  void sleep(TimeNs deadline_ns) override {
+    // An interrupt that never comes is not waited for without a bound (kernel/emulation.h).
+    if (kernel::may_miss_devices()) deadline_ns = std::min(deadline_ns, kernel::monotonic_ns() + kernel::kIdleLookNs);
+    kernel::halt_until_interrupt_or(deadline_ns);
+  }
   void wake() override { kernel::wake_cpu(cpu_); }
   bool quiesce() override { return true; }
 

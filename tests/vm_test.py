@@ -242,6 +242,25 @@ class Passwords(Started):
         self.assertIn("--password-file", text)
 
 
+class OneCpu(acceptance.Case):
+    """A machine of one CPU under disk load, more fibers than it has memory for: it must come to its end. Emulated, it has
+    no memory barriers against its devices (kernel/emulation.h), unless it could have a second CPU, as `kelda vm` says."""
+    mode = "vm"
+
+    def loads(self, *qemu):
+        code, text = self.kelda("vm", "--disk", self.folder / "disk", "--create", "1G", "--memory", "96M", "--cpus", "1",
+                                *(f"--qemu={word}" for word in qemu), "--", "bench", "kv", "--records", "100000",
+                                "--value-bytes", "1000", "--fibers", "64", "--seconds", "1", seconds=90)
+        self.assertEqual(code, 0, text)
+        self.assertRegex(text, r"[1-9]\d* operations in .* on bare")
+
+    def test_as_kelda_starts_it(self):
+        self.loads()
+
+    def test_with_no_second_possible(self):
+        self.loads("-smp", "1,maxcpus=1")
+
+
 class Snapshots(acceptance.Case):
     mode = "vm"
 

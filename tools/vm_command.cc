@@ -60,7 +60,9 @@ void add_machine(std::vector<std::string>& argv, const VmOptions& options, const
   add({"-machine", is_microvm(options) ? "microvm,rtc=on" : options.machine});
   // Under emulation the string instructions that erms advertises are slower than vector moves.
   add({"-accel", kvm ? "kvm" : "tcg,thread=multi", "-cpu", kvm ? "host" : "max,-erms"});
-  add({"-smp", std::to_string(options.cpus), "-m", std::to_string(options.memory_bytes >> 20) + "M"});
+  // TCG leaves out the barriers of a machine that can never have a second CPU (kernel/emulation.h).
+  const std::string cpus = std::to_string(options.cpus) + (options.cpus == 1 && !kvm ? ",maxcpus=2" : "");
+  add({"-smp", cpus, "-m", std::to_string(options.memory_bytes >> 20) + "M"});
   add({"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"});
   if (is_microvm(options)) add({"-global", "virtio-mmio.force-legacy=false"});
   add({"-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"});
