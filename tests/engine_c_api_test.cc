@@ -83,7 +83,7 @@ TEST_F(CApi, WhatTheCallerDidWrong) {
 
 TEST_F(CApi, AFailedOpenLeavesNothing) {
   kelda_database* db = nullptr;
-  const kelda_options too_small{.memory_bytes = 24_MiB, .create_bytes = 1_MiB, .durability_none = 0};
+  const kelda_options too_small{.memory_bytes = 24_MiB, .create_bytes = 1_MiB, .durability_none = 0, .lock_timeout_us = 0};
   EXPECT_NE(kelda_open(path_.c_str(), &too_small, &db), KELDA_OK);
   EXPECT_FALSE(std::filesystem::exists(path_));
   std::ofstream(path_).flush();
