@@ -156,6 +156,7 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, const std::strin
                                      .memory_limit_bytes = shares.network_bytes}));
   Network network;
   network.listener = TRY(net::listen(TRY(listen_address(options)), rt.core_count()));
+  const std::string clients_use = options.announce.empty() ? TRY(reachable_address(network.listener->local(), stack.address)) : options.announce;
 
   DatabaseOptions db_options;
   db_options.memory_bytes = shares.engine_bytes;
@@ -180,7 +181,7 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, const std::strin
     stop.wait();
     server.request_stop();
   }));
-  print_ready(stack, options.announce.empty() ? TRY(reachable_address(network.listener->local(), stack.address)) : options.announce);
+  print_ready(stack, clients_use);
 
   Result<> served = server.serve(rt, *network.listener);
   log_line(stdout, "stopping");
