@@ -252,5 +252,77 @@ class Stop(acceptance.Case):
         self.assertEqual(again.stop(), 0)
 
 
+class Output(acceptance.Case):
+    """Of commands whose output is what they are for."""
+
+    def setUp(self):
+        super().setUp()
+        if self.mode != "hosted":
+            self.skipTest("a machine's console belongs to QEMU")
+
+    def test_it_cannot_be_written(self):
+        disk = self.new_disk()
+        for command in (["check", disk], ["check", "--json", disk], ["dump", disk], ["dump", "--format", "json", disk], ["version"],
+                        ["check", "--help"], ["vm", "--disk", disk, "--print-command"], ["sim", "--seconds-of-virtual-time", "0.1"]):
+            with open("/dev/full", "w") as full:
+                done = subprocess.run([KELDA, *map(str, command)], stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True,
+                                      env=self.environment(), timeout=60)
+            self.assertEqual(done.returncode, 1, f"{command} {done.stderr}")
+            self.assertRegex(done.stderr, "cannot (be written|write)", command)
+
+    def test_errors_stand_behind_what_was_before(self):
+        """Also where stdout is a file, which the C library buffers by default."""
+        disk = self.folder / "disk"
+        disk.write_bytes(b"somebody's" * 10_000_000)
+        path = self.folder / "log"
+        with open(path, "w") as log:
+            done = subprocess.run([KELDA, *self.start_arguments("--disk", str(disk))], stdin=subprocess.DEVNULL, stdout=log,
+                                  stderr=subprocess.STDOUT, timeout=60)
+        lines = path.read_text().splitlines()
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(lines[0], r"Z kelda \d")
+        self.assertTrue(lines[-1].startswith("kelda serve: "), lines)
+
+
+class Passwords(acceptance.Case):
+    """The VM's are in vm_test.py."""
+
+    def setUp(self):
+        super().setUp()
+        if self.mode != "hosted":
+            self.skipTest("in vm_test.py")
+
+    def test_file_and_environment(self):
+        file = self.folder / "password"
+        for content in ("se cret", "se cret\n", "se cret\r\n"):
+            file.write_text(content, newline="")
+            server = self.server(self.folder / "disk", create="32M", extra=["--password-file", str(file)])
+            with self.assertRaises(redis.AuthenticationError):
+                server.client().ping()
+            self.assertTrue(server.client(password="se cret").ping())
+            self.assertEqual(acceptance.processes_naming("se cret"), [])
+            self.assertEqual(server.stop(), 0)
+        os.environ["KELDA_PASSWORD"] = "of the environment"
+        try:
+            server = self.server(self.folder / "disk", create="32M")
+        finally:
+            del os.environ["KELDA_PASSWORD"]
+        self.assertTrue(server.client(password="of the environment").ping())
+        self.assertEqual(server.stop(), 0)
+
+    def test_none_that_is_empty(self):
+        disk = self.new_disk()
+        empty = self.folder / "empty"
+        empty.write_text("\n")
+        self.assert_refused(["--password is empty"], "--disk", str(disk), "--password", "")
+        self.assert_refused(["empty password"], "--disk", str(disk), "--password-file", str(empty))
+        self.assert_refused(["No such file"], "--disk", str(disk), "--password-file", str(self.folder / "none"))
+        os.environ["KELDA_PASSWORD"] = ""
+        try:
+            self.assert_refused(["KELDA_PASSWORD", "empty"], "--disk", str(disk))
+        finally:
+            del os.environ["KELDA_PASSWORD"]
+
+
 if __name__ == "__main__":
-    acceptance.run([Stop])
+    acceptance.run([Stop, Output, Passwords])

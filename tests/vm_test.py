@@ -208,7 +208,7 @@ class Passwords(Started):
         options = {"host": host, "port": int(port), "socket_timeout": 60}
         with self.assertRaises(redis.AuthenticationError):
             redis.Redis(**options).ping()
-        with self.assertRaises(redis.AuthenticationError):
+        with self.assertRaises(redis.ResponseError):
             redis.Redis(password=self.SECRET + "\n", **options).ping()
         self.assertTrue(redis.Redis(password=self.SECRET, **options).ping())
         shown = [line for line in acceptance.processes_naming(self.SECRET)]
