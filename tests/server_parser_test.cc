@@ -38,6 +38,7 @@ Parsed parse(std::string_view bytes, std::size_t chunk, ParserLimits limits = {}
     while (true) {
       const Outcome outcome = parser.next(in, limits);
       if (outcome == Outcome::kNeedMore) break;
+      if (outcome == Outcome::kPaused) continue;
       if (outcome == Outcome::kError) {
         parsed.error = parser.error();
         return parsed;
@@ -61,7 +62,25 @@ TEST(RequestParser, ReadsTheSameWhateverTheSplit) {
     const Parsed parsed = parse(bytes, chunk);
     EXPECT_EQ(parsed.requests, expected) << "in pieces of " << chunk;
     EXPECT_EQ(parsed.error, "");
+    EXPECT_EQ(parse(bytes, chunk, {.arguments_a_call = 1}).requests, expected) << "in pieces of " << chunk;
   }
+}
+
+TEST(RequestParser, StopsAmidManyArgumentsWhenAskedTo) {
+  constexpr int kArguments = 1000;
+  std::string bytes = "*" + std::to_string(kArguments) + "\r\n";
+  for (int i = 0; i < kArguments; ++i) bytes += "$1\r\nx\r\n";
+  InputBuffer in;
+  feed(in, bytes);
+  RequestParser parser;
+  int pauses = 0;
+  while (parser.next(in, {.arguments_a_call = 100}) == Outcome::kPaused) {
+    EXPECT_TRUE(parser.in_request());
+    ++pauses;
+  }
+  EXPECT_GE(pauses, 2 * kArguments / 100 - 2);
+  EXPECT_EQ(parser.arguments().size(), static_cast<std::size_t>(kArguments));
+  EXPECT_FALSE(parser.in_request());
 }
 
 TEST(RequestParser, NamesWhatIsNoRequest) {
