@@ -89,6 +89,11 @@ Result<> DiskFile::probe_block_device() {
   if (ioctl(fd_, BLKGETSIZE64, &size) != 0 || ioctl(fd_, BLKSSZGET, &logical) != 0) {
     return Error(Code::kIo, no_access(errno));
   }
+  // Linux opens a read-only disk for writing, and then refuses the first write.
+  int disk_is_read_only = 0;
+  if (!info_.read_only && ioctl(fd_, BLKROGET, &disk_is_read_only) == 0 && disk_is_read_only != 0) {
+    return Error(Code::kInvalidArgument, path_ + " is read-only: make it writable (blockdev --setrw), or choose another disk");
+  }
   struct stat what;
   if (fstat(fd_, &what) != 0) return Error(Code::kIo, no_access(errno));
   info_.size_bytes = size;

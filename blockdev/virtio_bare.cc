@@ -284,7 +284,7 @@ Result<std::unique_ptr<BlockDevice>> open_virtio(const std::string& name, OpenOp
   for (auto& disk : disks()) {
     if (disk->name() != name) continue;
     if (disk->driver().limits().read_only && !options.read_only) {
-      return Error(Code::kInvalidArgument, name + ": the hypervisor gives this disk read-only");
+      return Error(Code::kInvalidArgument, name + " is read-only: the hypervisor gives it so; take readonly=on away, or choose another disk");
     }
     if (disk->driver().capacity_bytes() == 0) return Error(Code::kTooSmall, name + ": the disk is empty");
     // Acquire and release order one opener's use of the disk after the other's.

@@ -97,6 +97,7 @@ void read_fadt(FirmwareView view, const std::uint8_t* fadt) {
   power.control_a = field<std::uint16_t>(fadt, 64);
   power.control_b = field<std::uint16_t>(fadt, 68);
   power.event_bytes = fadt[88];
+  if (fadt[108] != 0 && fadt[108] < 0x80) g_machine.century_register = fadt[108];
   power.reduced = flags & kHardwareReduced;
   if ((flags & kResetSupported) && length >= 129) {
     power.reset = read_address(fadt + 116);

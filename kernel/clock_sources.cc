@@ -5,6 +5,7 @@
 #include "kernel/apic.h"
 #include "kernel/cpu.h"
 #include "kernel/machine.h"
+#include "kernel/machine_info.h"
 
 namespace kelda::kernel {
 
@@ -45,6 +46,13 @@ alignas(16) constinit KvmWall g_kvm_wall{};
 std::uint8_t read_cmos(std::uint8_t reg) {
   out8(0x70, reg);
   return in8(0x71);
+}
+
+// A clock without a century register shows something else there: then 70 to 99 are years of the last century, as POSIX
+// reads two digits but for the first year that can be counted.
+std::int64_t full_year(unsigned century, unsigned year_of_century) {
+  if (century < 19 || century > 21) century = year_of_century >= 70 ? 19 : 20;
+  return std::int64_t{century} * 100 + year_of_century;
 }
 
 // Days since 1970-01-01 of a civil date, by counting leap years from March on.
@@ -130,11 +138,12 @@ std::optional<std::uint64_t> apic_hz_from_cpuid() {
 std::optional<std::int64_t> read_cmos_clock() {
   constexpr std::uint8_t kUpdating = 0x80, kBinary = 4, k24Hours = 2;
   if (read_cmos(0x0b) == 0xff) return std::nullopt;
-  std::uint8_t fields[6], again[6];
-  constexpr std::uint8_t kRegisters[6] = {0, 2, 4, 7, 8, 9};  // seconds, minutes, hours, day, month, year
+  std::uint8_t fields[7], again[7];
+  // Seconds, minutes, hours, day, month, year, century.
+  const std::uint8_t registers[7] = {0, 2, 4, 7, 8, 9, g_machine.century_register};
   auto read_all = [&](std::uint8_t* out) {
     for (int spins = 0; (read_cmos(0x0a) & kUpdating) && spins < 10'000; ++spins) pause();
-    for (int i = 0; i < 6; ++i) out[i] = read_cmos(kRegisters[i]);
+    for (int i = 0; i < 7; ++i) out[i] = read_cmos(registers[i]);
   };
   // Twice the same: no update came in between.
   read_all(fields);
@@ -149,8 +158,8 @@ std::optional<std::int64_t> read_cmos_clock() {
   auto number = [&](std::uint8_t raw) -> unsigned { return mode & kBinary ? raw : (raw >> 4) * 10u + (raw & 15u); };
   unsigned hour = number(fields[2]);
   if (!(mode & k24Hours)) hour = hour % 12 + (afternoon ? 12 : 0);
-  std::int64_t days =
-      days_since_epoch(2000 + static_cast<std::int64_t>(number(fields[5])), number(fields[4]), number(fields[3]));
+  const std::int64_t year = full_year(number(fields[6]), number(fields[5]));
+  std::int64_t days = days_since_epoch(year, number(fields[4]), number(fields[3]));
   return ((days * 24 + hour) * 60 + number(fields[1])) * 60 + number(fields[0]);
 }
 

@@ -50,6 +50,9 @@ struct PowerInfo {
   std::uint8_t reset_value = 0;
 };
 
+// Where QEMU's real-time clock keeps the century, also on microvm, whose tables do not say.
+inline constexpr std::uint8_t kUsualCenturyRegister = 0x32;
+
 struct MachineInfo {
   std::uint32_t apic_ids[kMaxCpus] = {};
   std::uint32_t cpu_count = 0;
@@ -57,6 +60,7 @@ struct MachineInfo {
   std::uint32_t io_apic_count = 0;
   IsaLine isa_lines[16] = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}, {9}, {10}, {11}, {12}, {13}, {14}, {15}};
   PowerInfo power;
+  std::uint8_t century_register = kUsualCenturyRegister;  // of the CMOS clock
   bool has_pci_config = false;
   PciConfigSpace pci_config{};
   VirtioMmioSlot mmio_slots[kMaxMmioSlots] = {};

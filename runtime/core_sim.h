@@ -22,7 +22,7 @@ struct SimOptions {
   // How long a step takes, in virtual time.
   TimeNs step_min_ns = 50;
   TimeNs step_max_ns = 2'000;
-  std::int64_t wall_start_us = 1'700'000'000'000'000;
+  std::int64_t wall_start_us = 1'800'000'000'000'000;
   // Now and then a parked fiber gets an unpark that nobody meant for it, as a late one may (core.h, invariant 4).
   bool stray_unparks = false;
   std::uint64_t max_steps = ~std::uint64_t{0};

@@ -64,7 +64,8 @@ Result<> expire_generic(Call& call, std::int64_t base_ms, TimeUnit unit) {
     call.reply.integer(0);
     return {};
   }
-  if (expire_ms <= call.keys.now_ms()) {
+  // A time to live of nothing needs no clock.
+  if (expire_ms <= call.keys.expiry_now_ms() || (base_ms != 0 && *number <= 0)) {
     TRY(call.keys.remove(call.db(), call.arg(1)));
   } else {
     TRY(call.keys.replace(call.db(), call.arg(1), old, old.payload(), expire_ms));

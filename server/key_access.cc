@@ -107,7 +107,7 @@ Result<bool> KeyAccess::get(std::uint32_t db, std::string_view key, StoredValue&
   }
   if (!found) return false;
   if (!value.decode()) return unknown_format();
-  return !value.expired(now_ms_) || planted(Bug::kExpiredKeyVisible);
+  return !value.expired(expiry_now_ms_) || planted(Bug::kExpiredKeyVisible);
 }
 
 Result<bool> KeyAccess::read_for_update(KeySpace& space, std::string_view stored, StoredValue& value) {
@@ -121,7 +121,7 @@ Result<bool> KeyAccess::get_for_update(std::uint32_t db, std::string_view key, S
   if (key.size() > kMaxKeyBytes) return key_too_long(key.size());
   // The trees are made here, not only by the write that follows: the lock on an absent key needs one.
   KeySpace* space = TRY(keyspace_.find_or_create(db));
-  return TRY(read_for_update(*space, stored_key(key, key_scratch_), value)) && !value.expired(now_ms_);
+  return TRY(read_for_update(*space, stored_key(key, key_scratch_), value)) && !value.expired(expiry_now_ms_);
 }
 
 Result<bool> KeyAccess::exists(std::uint32_t db, std::string_view key) {
@@ -132,7 +132,7 @@ Result<bool> KeyAccess::lock_watched(std::uint32_t db, std::string_view key, boo
   expired = false;
   KeySpace* space = TRY(keyspace_.find_or_create(db));
   if (!TRY(read_for_update(*space, stored_key(key, key_scratch_), old_))) return false;
-  expired = old_.expired(now_ms_);
+  expired = old_.expired(expiry_now_ms_);
   return !expired;
 }
 
@@ -206,7 +206,7 @@ Result<bool> KeyAccess::remove(std::uint32_t db, std::string_view key) {
   if (keyspace_.expiry_count(db) > 0) {
     if (!TRY(read_for_update(*space, stored, old_))) return false;
     if (old_.expire_ms != kNoExpiry) TRY(drop_expiry(*space, stored, old_.expire_ms));
-    live = !old_.expired(now_ms_);
+    live = !old_.expired(expiry_now_ms_);
   }
   if (!TRY(transaction_->remove(space->data, stored))) return false;
   if (!planted(Bug::kWatchMissesRemoval)) note_change(db, key, !live);
@@ -223,7 +223,7 @@ Result<> KeyAccess::clear(std::uint32_t db) {
     for (const std::string& key : watches_.watched_keys(db)) {
       turn.step();
       const bool stored = TRY(read_for_update(*space, stored_key(key, key_scratch_), old_));
-      if (stored) note_change(db, key, old_.expired(now_ms_));
+      if (stored) note_change(db, key, old_.expired(expiry_now_ms_));
     }
   }
   TRY(transaction_->clear(space->data));

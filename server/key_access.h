@@ -3,7 +3,7 @@
 // Contract
 //  1. Belongs to one client and is used by its fiber only.
 //  2. Outside a transaction only get() and exists() may be called: committed data, no lock. Inside one, reads lock.
-//  3. An expired key is absent for every function here, from the instant of its expiry as `now_ms` sees it.
+//  3. An expired key is absent for every function here, from the instant of its expiry as `expiry_now_ms` sees it.
 //  4. Everything that was read or written is covered by lsn(): nothing of it is shown to the client before that is
 //  durable.
 //  5. Values are at most kMaxValueBytes and keys at most kMaxKeyBytes: kTooLarge, with a message for the client.
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kelda/kelda.h"
+#include "server/expiry_clock.h"
 #include "server/keyspace.h"
 #include "server/watch.h"
 
@@ -26,7 +27,12 @@ class KeyAccess {
   KeyAccess(Keyspace& keyspace, WatchRegistry& watches) : keyspace_(keyspace), watches_(watches) {}
 
   std::int64_t now_ms() const { return now_ms_; }
-  void set_now_ms(std::int64_t now_ms) { now_ms_ = now_ms; }
+  // By which keys expire: another than now_ms() when the clock cannot be right (expiry_clock.h).
+  std::int64_t expiry_now_ms() const { return expiry_now_ms_; }
+  void set_now_ms(std::int64_t now_ms) {
+    now_ms_ = now_ms;
+    expiry_now_ms_ = expiry_time_ms(now_ms);
+  }
 
   // One engine transaction at a time.
   void begin();
@@ -95,7 +101,7 @@ class KeyAccess {
   Keyspace& keyspace_;
   WatchRegistry& watches_;
   std::unique_ptr<Transaction> transaction_;
-  std::int64_t now_ms_ = 0;
+  std::int64_t now_ms_ = 0, expiry_now_ms_ = 0;
   Lsn lsn_ = kNoLsn;
   std::vector<Touched> touched_;
   std::vector<NewExpiry> new_expiries_;

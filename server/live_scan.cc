@@ -16,7 +16,7 @@ Result<std::string_view> LiveScan::value() {
 Result<bool> LiveScan::live() {
   if (!may_expire_) return true;
   TRY(value());
-  return !value_.expired(call_->keys.now_ms());
+  return !value_.expired(call_->keys.expiry_now_ms());
 }
 
 Result<bool> LiveScan::settle(bool found, bool forward) {

@@ -1,5 +1,7 @@
 #include "server/reclaimer.h"
 
+#include "server/expiry_clock.h"
+
 #include "runtime/turn.h"
 
 namespace kelda::server {
@@ -68,7 +70,7 @@ void Reclaimer::run() {
   while (!server_.stop.wait_until(runtime::now_ns() + pause_ns)) {
     pause_ns = kTickNs;
     server_.rates.sample(server_.stats, runtime::now_ns());
-    const std::int64_t now_ms = wall_clock_ms();
+    const std::int64_t now_ms = expiry_time_ms(wall_clock_ms());
     for (std::uint32_t db = 0; db < kDatabaseCount && !server_.stopping.load(std::memory_order_relaxed); ++db) {
       KeySpace* space = server_.keyspace.find(db);
       if (space == nullptr || space->next_expiry_ms.load(std::memory_order_relaxed) > now_ms) continue;

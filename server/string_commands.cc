@@ -132,7 +132,7 @@ Result<> getex(Call& call) {
   }
   if (!TRY(expiry.resolve(call))) return {};
   call.reply.bulk(old.payload());
-  if (expiry.given && expiry.expire_ms <= call.keys.now_ms()) {
+  if (expiry.given && expiry.expire_ms <= call.keys.expiry_now_ms()) {
     TRY(call.keys.remove(call.db(), call.arg(1)));
     return {};
   }

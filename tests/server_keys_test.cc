@@ -4,6 +4,8 @@
 
 #include <set>
 
+#include "runtime/core_sim.h"
+#include "server/expiry_clock.h"
 #include "server/reclaimer.h"
 #include "server/server_state.h"
 #include "tests/support/memory_database.h"
@@ -104,6 +106,39 @@ TEST_F(Keys, ThatExpiredAreReclaimedWithStaleEntries) {
   // It knows when to look again.
   EXPECT_GT(space.next_expiry_ms.load(), wall_clock_ms() + 90'000);
   EXPECT_LT(space.next_expiry_ms.load(), wall_clock_ms() + 110'000);
+}
+
+// A clock that cannot be right: what is stored outlives it, read and reclaimed under it, and expires once it is set right.
+TEST(Clock, ThatCannotBeRightDeletesNothing) {
+  constexpr std::int64_t kYearUs = 365LL * 86400 * 1'000'000;
+  const auto ran = runtime::run_simulated({.core_count = 1}, [](runtime::Runtime&) {
+    MemoryDatabase database;
+    ServerState state{database, {}};
+    TestClient client{state};
+    Reclaimer reclaimer(state);
+    const std::string soon = std::to_string(wall_clock_ms() + 200'000);
+    EXPECT_EQ(client("SET a 1 EX 100"), kOk);
+    for (const std::int64_t years : {-28, 72, 1000, -70}) {  // from 2027: 1999, 2099, far beyond, before 1970
+      runtime::shift_wall_clock(years * kYearUs);
+      EXPECT_FALSE(clock_can_be_right(wall_clock_ms())) << years;
+      EXPECT_EQ(client("GET a"), bulk("1")) << years;
+      EXPECT_EQ(client("EXPIREAT a " + soon.substr(0, soon.size() - 3)), integer(1));
+      EXPECT_EQ(client("GETEX a PXAT " + soon), bulk("1"));
+      EXPECT_EQ(client("KEYS *"), bulks({"a"}));
+      EXPECT_EQ(client("SET b 1"), kOk);
+      EXPECT_EQ(client("EXPIRE b 0"), integer(1));
+      EXPECT_EQ(client("EXISTS b"), integer(0));
+      EXPECT_FALSE(*reclaimer.reclaim_some(*state.keyspace.find(0), expiry_time_ms(wall_clock_ms())));
+      EXPECT_EQ(client("GET a"), bulk("1")) << years;
+      runtime::shift_wall_clock(-years * kYearUs);
+    }
+    EXPECT_TRUE(clock_can_be_right(wall_clock_ms()));
+    EXPECT_EQ(client("GET a"), bulk("1"));
+    runtime::shift_wall_clock(201'000'000);
+    EXPECT_EQ(client("GET a"), kNull);
+    return 0;
+  });
+  ASSERT_TRUE(ran) << ran.error().to_string();
 }
 
 TEST_F(Keys, RefreshingAnExpiryLeavesOneEntry) {

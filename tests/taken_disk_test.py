@@ -58,6 +58,19 @@ class LoopDevices(acceptance.Case):
                 self.assertEqual((mount / "precious").read_bytes(), b"x" * 100_000)
         self.assertEqual(loop_device.run("e2fsck", "-f", "-n", file).returncode, 0)
 
+    def test_read_only(self):
+        """A disk that is read-only is refused at the start by who would write, not at the first write; looking works."""
+        file = self.new_disk()
+        with loop_device.attached(file, "--read-only") as device:
+            self.refused(device, "is read-only")
+            if self.mode == "hosted":
+                for command in (["selftest", "--disk", device], ["bench", "kv", "--disk", device]):
+                    code, text = self.kelda(*command)
+                    self.assertEqual(code, 1, text)
+                    self.assertIn("is read-only", text)
+            code, text = check(device)
+            self.assertEqual(code, 0, text)
+
     def test_device_and_file_are_one_disk(self):
         file = sized(self.folder / "f", 32 << 20)
         busy = "in use by another process"

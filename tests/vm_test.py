@@ -3,6 +3,7 @@
 
 usage: vm_test.py [unittest arguments]
 """
+import calendar
 import os
 import pathlib
 import re
@@ -240,6 +241,67 @@ class Passwords(Started):
         code, text = self.kelda(*command, "--password", self.SECRET)
         self.assertEqual(code, 1, text)
         self.assertIn("--password-file", text)
+
+
+class Clocks(acceptance.Case):
+    """A machine whose real-time clock is wrong. Under emulation: with KVM the date does not come from that clock."""
+    mode = "vm"
+
+    def at(self, date, machine):
+        """A server on the disk with the clock at the date: its client, its output, and how far TIME is from the date."""
+        server = self.server(self.folder / "disk", create="64M", machine=machine,
+                             extra=("--accel", "tcg", "--qemu=-rtc", f"--qemu=base={date}"))
+        client = server.client()
+        expected = calendar.timegm(time.strptime(date, "%Y-%m-%dT%H:%M:%S"))
+        return server, client, client.time()[0] - expected
+
+    def test_centuries(self):
+        server, client, late_s = self.at("2050-06-01T12:00:00", "q35")
+        self.assertLess(abs(late_s), 30)
+        self.assertNotIn("cannot be right", server.output())
+        client.set("mortal", "v", ex=1000)
+        self.assertEqual(server.stop(), 0, server.output())
+        for date, machine in (("1999-12-31T23:00:00", "q35"), ("2099-12-31T23:00:00", "pc"), ("1970-01-02T00:00:00", "microvm"),
+                              ("1999-12-31T23:00:00", "microvm"), ("2100-03-01T00:00:00", "q35")):
+            server, client, late_s = self.at(date, machine)
+            self.assertLess(abs(late_s), 30, (date, machine))
+            self.assertIn("clock says " + date[:7], server.output())
+            self.assertEqual(client.get("mortal"), b"v")
+            time.sleep(0.3)  # three looks of whoever removes what has expired
+            self.assertEqual(client.dbsize(), 1)
+            self.assertEqual(server.stop(), 0, server.output())
+        server, client, _ = self.at("2050-06-01T13:00:00", "q35")
+        self.assertIsNone(client.get("mortal"))
+        self.assertEqual(server.stop(), 0, server.output())
+
+
+class ReadOnlyDisk(acceptance.Case):
+    mode = "vm"
+
+    def guest(self, disk, *command):
+        """A guest command with the disk behind a device that is read-only."""
+        return self.kelda("vm", "--net", "none", "--qemu=-drive", f"--qemu=file={disk},if=none,id=fixed,format=raw,readonly=on",
+                          "--qemu=-device", "--qemu=virtio-blk-pci,drive=fixed", "--", *command)
+
+    def test_looking_works_and_serving_is_refused_at_the_start(self):
+        clean = self.new_disk()
+        unclean = self.folder / "unclean"
+        server = self.server(unclean, mode="hosted", create="32M")
+        server.client().mset({f"key{i}": "value" for i in range(100)})
+        server.kill()
+        for disk in (clean, unclean):
+            before = disk.read_bytes()
+            code, text = self.guest(disk, "check", "/dev/vda")
+            self.assertEqual(code, 0, text)
+            self.assertIn("\nsound", text)
+            code, text = self.guest(disk, "dump", "--format", "none", "/dev/vda")
+            self.assertEqual(code, 0, text)
+            self.assertIn("100 keys dumped", text)
+            for command in (("bench", "kv", "--disk", "/dev/vda"), ("selftest", "--disk", "/dev/vda")):
+                code, text = self.guest(disk, *command)
+                self.assertEqual(code, 1, text)
+                self.assertIn("/dev/vda is read-only", text)
+            self.assertEqual(disk.read_bytes(), before)
 
 
 class OneCpu(acceptance.Case):

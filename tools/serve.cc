@@ -10,6 +10,7 @@
 #include "net/address.h"
 #include "net/net.h"
 #include "runtime/machine.h"
+#include "server/expiry_clock.h"
 #include "server/server.h"
 #include "tools/commands.h"
 #include "tools/log_line.h"
@@ -181,6 +182,9 @@ Result<> run(runtime::Runtime& rt, const ServeOptions& options, const std::strin
     stop.wait();
     server.request_stop();
   }));
+  if (const std::int64_t now_ms = runtime::wall_clock_us() / 1000; !server::clock_can_be_right(now_ms)) {
+    log_line(stdout, "CLOCK: " + server::wrong_clock_text(now_ms));
+  }
   print_ready(stack, clients_use);
 
   Result<> served = server.serve(rt, *network.listener);
