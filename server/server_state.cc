@@ -15,7 +15,7 @@ std::string random_hex(std::size_t digits) {
 }  // namespace
 
 std::int64_t wall_clock_ms() {
-  return runtime::wall_clock_us() / 1000;
+  return std::max<std::int64_t>(runtime::wall_clock_us() / 1000, 0);  // a clock before 1970 cannot be right anyway
 }
 
 bool LiveConfig::password_required() {
