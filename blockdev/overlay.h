@@ -30,6 +30,7 @@ class OverlayDevice final : public BlockDevice {
   static constexpr std::uint64_t kBlockBytes = 4096;
   using Block = std::array<std::byte, kBlockBytes>;
 
+  bool any_written(std::uint64_t offset_bytes, std::uint64_t length_bytes);
   void run(Request& request);
   Result<> read_range(std::uint64_t offset_bytes, MutableBytes out);
   Result<> write_range(std::uint64_t offset_bytes, Bytes data);

@@ -38,6 +38,7 @@ class SoundPages final : public disk::PageStore {
   Result<> write(std::span<const disk::PageWrite> batch) override { return store_->write(batch); }
   Result<> sync() override { return store_->sync(); }
   void forget(std::span<const PageId> pages) override { store_->forget(pages); }
+  bool can_forget() const override { return store_->can_forget(); }
   const disk::Layout& layout() const override { return store_->layout(); }
   std::uint64_t copy_areas() const override { return store_->copy_areas(); }
   std::uint64_t copy_area_bytes() const override { return store_->copy_area_bytes(); }

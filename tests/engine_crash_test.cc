@@ -44,7 +44,7 @@ class CountingDevice final : public blockdev::BlockDevice {
 std::unique_ptr<blockdev::MemoryDevice> disk_with_much_to_redo() {
   constexpr int kKeys = 40'000, kStep = 7;
   const auto key = [](int i) { return "key" + std::to_string(100'000 + i); };
-  auto filled = open_on(blank_disk());
+  auto filled = open_on(blank_disk(512_MiB));  // its log has room for all of it
   const Tree tree = *filled->db->tree("t", true);
   for (int i = 0; i < kKeys; i += 1000) {
     auto txn = filled->db->begin();

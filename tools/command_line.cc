@@ -225,7 +225,9 @@ constexpr const char* kVersionLine = "kelda " KELDA_VERSION;
 int help(CLI::App& root, std::ostream& out, std::ostream& err) {
   CLI::App* app = &root;
   std::string path = "kelda";
-  for (const std::string& word : root.get_subcommand("help")->remaining()) {
+  const std::vector<std::string> words = root.get_subcommand("help")->remaining();
+  root.clear();  // else the parser explains the command that was given, which is this one
+  for (const std::string& word : words) {
     const auto named = app->get_subcommands([&](CLI::App* command) { return command->get_name() == word; });
     if (named.empty()) {
       err << path << ": '" << word << "' is no command; `kelda help` lists what there is\n";
