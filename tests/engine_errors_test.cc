@@ -92,8 +92,7 @@ TEST(EngineErrors, ATreeThatAnotherOneHasIsAConflict) {
     ASSERT_OK(holder->lock_tree(taken, true));
     const std::string_view keys[] = {"a", "b"};
     // In a fiber of its own: for what its own fiber holds nobody waits at all.
-    runtime::Completion others;
-    ASSERT_OK(runtime::spawn_counted(runtime::Core::current(), others, [&] {
+    const auto ask = [&] {
       for (int call = 0; call < 3; ++call) {
         auto txn = db.begin();
         ASSERT_OK(txn->put(other, "a", "1"));
@@ -101,7 +100,9 @@ TEST(EngineErrors, ATreeThatAnotherOneHasIsAConflict) {
         EXPECT_TRUE(refused.failed_with(Code::kConflict)) << call;
         ASSERT_OK(txn->roll_back());
       }
-    }));
+    };
+    runtime::Completion others;
+    ASSERT_OK(runtime::spawn_counted(runtime::Core::current(), others, ask));
     others.wait();
     ASSERT_OK(holder->commit());
     EXPECT_OK(db.close());
