@@ -224,7 +224,7 @@ constexpr const char* kVersionLine = "kelda " KELDA_VERSION;
 // `kelda help`, `kelda help bench kv`: as --help, which every command has.
 int help(CLI::App& root, std::ostream& out, std::ostream& err) {
   CLI::App* app = &root;
-  std::string path = "kelda";
+  std::string path = "kelda", above;
   const std::vector<std::string> words = root.get_subcommand("help")->remaining();
   root.clear();  // else the parser explains the command that was given, which is this one
   for (const std::string& word : words) {
@@ -234,9 +234,10 @@ int help(CLI::App& root, std::ostream& out, std::ostream& err) {
       return kExitUsage;
     }
     app = named.front();
+    above = path;
     path += " " + word;
   }
-  out << app->help(app == &root ? "kelda" : path);
+  out << app->help(above);
   return 0;
 }
 
