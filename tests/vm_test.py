@@ -264,8 +264,10 @@ class Clocks(acceptance.Case):
         for date, machine in (("1999-12-31T23:00:00", "q35"), ("2099-12-31T23:00:00", "pc"), ("1970-01-02T00:00:00", "microvm"),
                               ("1999-12-31T23:00:00", "microvm"), ("2100-03-01T00:00:00", "q35")):
             server, client, late_s = self.at(date, machine)
-            self.assertLess(abs(late_s), 30, (date, machine))
-            self.assertIn("clock says " + date[:7], server.output())
+            if date < "2090":  # QEMU's own difference to now has 32 bits: what it makes of later dates is wrong as well
+                self.assertLess(abs(late_s), 30, (date, machine))
+                self.assertIn("clock says " + date[:7], server.output())
+            self.assertIn("cannot be right", server.output())
             self.assertEqual(client.get("mortal"), b"v")
             time.sleep(0.3)  # three looks of whoever removes what has expired
             self.assertEqual(client.dbsize(), 1)
@@ -294,7 +296,7 @@ class ReadOnlyDisk(acceptance.Case):
             code, text = self.guest(disk, "check", "/dev/vda")
             self.assertEqual(code, 0, text)
             self.assertIn("\nsound", text)
-            code, text = self.guest(disk, "dump", "--format", "none", "/dev/vda")
+            code, text = self.guest(disk, "dump", "/dev/vda")
             self.assertEqual(code, 0, text)
             self.assertIn("100 keys dumped", text)
             for command in (("bench", "kv", "--disk", "/dev/vda"), ("selftest", "--disk", "/dev/vda")):
