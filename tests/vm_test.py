@@ -282,8 +282,8 @@ class ReadOnlyDisk(acceptance.Case):
 
     def guest(self, disk, *command):
         """A guest command with the disk behind a device that is read-only."""
-        return self.kelda("vm", "--net", "none", "--qemu=-drive", f"--qemu=file={disk},if=none,id=fixed,format=raw,readonly=on",
-                          "--qemu=-device", "--qemu=virtio-blk-pci,drive=fixed", "--", *command)
+        return self.kelda("vm", "--qemu=-drive", f"--qemu=file={disk},if=none,id=fixed,format=raw,readonly=on",
+                          "--qemu=-device", "--qemu=virtio-blk-pci,drive=fixed", "--net", "none", "--", *command)
 
     def test_looking_works_and_serving_is_refused_at_the_start(self):
         clean = self.new_disk()
