@@ -122,6 +122,15 @@ kelda_code check_value(const void* value, size_t bytes) {
                "a value has at most 1 MiB, this one is longer");
 }
 
+// Gives the caller a handle of `object`, which lives until that is taken back.
+template <class Handle, class Object>
+kelda_code hand_out(kelda::engine::Handles<Object>& handles, std::unique_ptr<Object> object, Handle** place, const char* too_many) {
+  *place = static_cast<Handle*>(handles.give_out(object.get()));
+  if (*place == nullptr) return fail(KELDA_OUT_OF_MEMORY, too_many);
+  static_cast<void>(object.release());
+  return KELDA_OK;
+}
+
 std::string_view view(const void* data, size_t bytes) {
   return bytes == 0 ? std::string_view() : std::string_view(static_cast<const char*>(data), bytes);
 }
@@ -168,11 +177,7 @@ kelda_code kelda_open(const char* device_name, const kelda_options* options, kel
     }
     auto opened = kelda::Database::open(device_name, create_bytes, db_options);
     if (!opened) return report(opened.error());
-    auto owned = std::make_unique<OpenDatabase>(std::move(*opened));
-    *database = static_cast<kelda_database*>(databases().give_out(owned.get()));
-    if (*database == nullptr) return fail(KELDA_OUT_OF_MEMORY, "too many databases are open");
-    static_cast<void>(owned.release());
-    return KELDA_OK;
+    return hand_out(databases(), std::make_unique<OpenDatabase>(std::move(*opened)), database, "too many databases are open");
   });
 }
 
@@ -209,10 +214,7 @@ kelda_code kelda_begin(kelda_database* database, kelda_transaction** transaction
     if (open == nullptr) return invalid(kNoDatabase);
     auto owned = std::make_unique<OpenTransaction>();
     owned->txn = open->db->begin();
-    *transaction = static_cast<kelda_transaction*>(transactions().give_out(owned.get()));
-    if (*transaction == nullptr) return fail(KELDA_OUT_OF_MEMORY, "too many transactions are open");
-    static_cast<void>(owned.release());
-    return KELDA_OK;
+    return hand_out(transactions(), std::move(owned), transaction, "too many transactions are open");
   });
 }
 
@@ -265,11 +267,7 @@ kelda_code kelda_scan_open(kelda_transaction* transaction, kelda_tree tree, cons
     if (!opened) return report(opened.error());
     const kelda_code code = found((*opened)->seek(view(key, key_bytes)));
     if (code != KELDA_OK) return code;
-    auto owned = std::make_unique<OpenScan>(std::move(*opened));
-    *scan = static_cast<kelda_scan*>(scans().give_out(owned.get()));
-    if (*scan == nullptr) return fail(KELDA_OUT_OF_MEMORY, "too many scans are open");
-    static_cast<void>(owned.release());
-    return KELDA_OK;
+    return hand_out(scans(), std::make_unique<OpenScan>(std::move(*opened)), scan, "too many scans are open");
   });
 }
 
